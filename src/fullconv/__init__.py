@@ -1,0 +1,3 @@
+"""fullconv: fully convolutional networks for semantic segmentation."""
+
+__version__ = "0.1.0"

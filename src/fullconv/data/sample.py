@@ -1,0 +1,65 @@
+"""Sample: one image (or several by name) with its masks; and what every data set offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.labels import LabelSet
+
+IMAGE = "image"
+"""The input's name where a net has only one."""
+
+SEMANTIC = "semantic"
+"""The task's name where a net has only one."""
+
+Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One scene.
+
+    Attributes:
+        name: unique in its data set; a relative path without suffix, such as ``"seq1/0001"``.
+        inputs: by input name, (H, W, C) uint8, all of one H and W; colour is RGB.
+        masks: by task name, (H, W) uint8: class numbers, 255 = void.
+    """
+
+    name: str
+    inputs: Mapping[str, Array]
+    masks: Mapping[str, Array]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the scene."""
+        height, width = next(iter(self.inputs.values())).shape[:2]
+        return height, width
+
+
+class Dataset(Protocol):
+    """One split of a data set: what training and scoring need to know of it.
+
+    Attributes:
+        source: what the user named (a path, ``"wafer"``), for logs and run records.
+        split: ``"train"``, ``"val"``, ``"test"``.
+        labels: by task name.
+        channels: by input name, the number of channels.
+        names: the samples' names in order.
+    """
+
+    source: str
+    split: str
+    labels: Mapping[str, LabelSet]
+    channels: Mapping[str, int]
+    names: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample; raises DataError, with the file's name, where a file cannot be used."""
+        ...

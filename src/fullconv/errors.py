@@ -1,0 +1,53 @@
+"""Every error a user can meet.
+
+    FullconvError
+    ├── OptionError       a name, number or combination of options that cannot work
+    ├── GeometryError     sizes, strides or crops that do not fit together
+    ├── DataError         an image, mask or data set that cannot be used as it is
+    ├── ModelFileError    a model file that is damaged, foreign or too new
+    └── DependencyError   an optional library that is not installed
+
+Each message says what was found, what was expected and how to fix it, in one line.
+The command line prints the message alone and exits with 1 (2 for ``OptionError``).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FullconvError(Exception):
+    """Base of all errors raised on purpose by fullconv."""
+
+
+class OptionError(FullconvError, ValueError):
+    """An option's name or value cannot work."""
+
+
+class GeometryError(FullconvError, ValueError):
+    """Sizes, strides or crops do not fit together."""
+
+
+class DataError(FullconvError, ValueError):
+    """An image, mask or data set cannot be used as it is."""
+
+
+class ModelFileError(FullconvError, ValueError):
+    """A model file is damaged, foreign or too new."""
+
+
+class DependencyError(FullconvError, ImportError):
+    """An optional library is not installed."""
+
+
+def unknown_name(kind: str, name: object, choices: Iterable[str]) -> OptionError:
+    """The error for a name that is in no table: lists the choices and the nearest one.
+
+    >>> unknown_name("trunk", "vgg-16", ["slim", "vgg16"])
+    OptionError("unknown trunk 'vgg-16'; did you mean 'vgg16'? Choices: slim, vgg16")
+    """
+    known = sorted(choices)
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return OptionError(f"unknown {kind} {str(name)!r}{hint} Choices: {', '.join(known)}")
