@@ -1,0 +1,318 @@
+"""FCN: a trunk, 1x1 score layers, skip fusion and upsampling; every crop computed from the layers.
+
+Sources: Long et al. 2015, sections 3 and 4; Shelhamer et al. 2016, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fullconv import geometry
+from fullconv.errors import GeometryError, OptionError, unknown_name
+from fullconv.geometry import Crop, Layer, Window
+from fullconv.nets.options import InputOptions, NetOptions
+from fullconv.nets.trunks import TRUNKS, Trunk
+from fullconv.nets.upsample import BilinearUpsampling, LearnedUpsampling, Upsampling, labels_from_coarse
+
+PAPER_PADDING = 100
+"""Pixels around the input at the first convolution: enough for every size from 1x1 (Long et al., reference nets)."""
+
+Named = Tensor | Mapping[str, Tensor]
+"""A tensor, or several by name where a net has several inputs or tasks."""
+
+Axes = tuple[list[Layer], list[Layer]]
+"""The (vertical, horizontal) paths from the input to some layer."""
+
+
+class Normalise(nn.Module):
+    """(N, C, H, W) of 0..255, uint8 or float -> (x - mean) / std, float32, in the channel order of the trunk."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, options: InputOptions) -> None:
+        super().__init__()
+        self.reverse = options.order == "bgr"
+        # Not part of the state: the options hold them, and a file's weights must not be able to disagree.
+        self.register_buffer("mean", torch.tensor(options.mean)[:, None, None], persistent=False)
+        self.register_buffer("scale", 1 / torch.tensor(options.std)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - self.mean) * self.scale
+        return x.flip(1) if self.reverse else x
+
+
+@dataclass(frozen=True)
+class Step:
+    """The geometry of one upsampling.
+
+    Attributes:
+        window: the transposed convolution.
+        shift: (vertical, horizontal): cell i of the finer map lies on cell i + shift of the upsampled one.
+        axes: the paths to the upsampled map, cropped as it will be.
+    """
+
+    window: Window
+    shift: tuple[int, int]
+    axes: Axes
+
+    @classmethod
+    def towards(cls, axes: Axes, finer: Axes, factor: int) -> Step:
+        """From the map at the end of `axes` to the grid of the one at the end of `finer`."""
+        (window, vertical), (other, horizontal) = (
+            geometry.upsampling(path, reference, factor) for path, reference in zip(axes, finer, strict=True)
+        )
+        if other != window:
+            raise GeometryError(f"kernels {window.kernel} and {other.kernel} for the two axes; make the layers square")
+        shift = (vertical, horizontal)
+        rows, columns = ([*path, window, Crop(max(s, 0))] for path, s in zip(axes, shift, strict=True))
+        return cls(window, shift, (rows, columns))
+
+
+class Head(nn.Module):
+    """One task: score layers, fused from coarse to fine, and the last upsampling.
+
+    Args:
+        classes: K.
+        trunks: by name; the scores of several trunks are averaged (late fusion).
+        stride: of the coarse scores: 32, 16, 8, ...
+        upsampling: see `NetOptions.upsampling`.
+
+    Attributes:
+        strides: of the scored taps, coarsest first.
+        steps: stride reached -> geometry of the upsampling to it; stride 1 is the input's size.
+    """
+
+    def __init__(self, classes: int, trunks: Mapping[str, Trunk], stride: int, upsampling: str) -> None:
+        super().__init__()
+        first = next(iter(trunks.values()))
+        self.strides = sorted((s for s in first.taps if s >= stride), reverse=True)
+        self.score = nn.ModuleDict(
+            {
+                name: nn.ModuleDict({str(s): _zeroed(nn.Conv2d(trunk.channels(s), classes, 1)) for s in self.strides})
+                for name, trunk in trunks.items()
+            }
+        )
+        self.steps: dict[int, Step] = {}
+        at, axes = self.strides[0], _axes(first, self.strides[0])
+        for finer in self.strides[1:]:
+            self.steps[finer] = Step.towards(axes, _axes(first, finer), at // finer)
+            at, axes = finer, self.steps[finer].axes
+        self.output = Step.towards(axes, ([], []), at)
+        if min(self.output.shift) < 0:
+            raise GeometryError(f"the scores start {-min(self.output.shift)} pixels inside the image; pad more")
+
+        def layer(step: Step, learned: bool) -> Upsampling:
+            return (LearnedUpsampling if learned else BilinearUpsampling)(classes, step.window)
+
+        self.upscore = nn.ModuleDict({str(s): layer(step, upsampling != "bilinear") for s, step in self.steps.items()})
+        self.upscore["output"] = layer(self.output, upsampling == "learned-all")
+
+    def forward(self, features: Mapping[str, Mapping[int, Tensor]]) -> Tensor:
+        """Features by trunk and stride -> coarse scores (N, K, h, w), float32."""
+        fused = self._scores(features, self.strides[0])
+        for stride, step in self.steps.items():
+            fused = self._fuse(fused, self._scores(features, stride), stride, step)
+        return fused
+
+    def upsample(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
+        """Coarse scores -> scores (N, K, H, W) of the input's size."""
+        self._check_covers(coarse, size)
+        rows, columns = ((s, s + n) for s, n in zip(self.output.shift, size, strict=True))
+        return cast(Tensor, self.upscore["output"](coarse, rows, columns))
+
+    def labels(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
+        """Coarse scores -> labels (N, H, W) uint8, without scores of the input's size."""
+        self._check_covers(coarse, size)
+        return labels_from_coarse(coarse, cast(Upsampling, self.upscore["output"]), self.output.shift, size)
+
+    def _scores(self, features: Mapping[str, Mapping[int, Tensor]], stride: int) -> Tensor:
+        scores = [
+            cast(nn.ModuleDict, layers)[str(stride)](features[trunk][stride]).float()
+            for trunk, layers in self.score.items()
+        ]
+        return scores[0] if len(scores) == 1 else torch.stack(scores).mean(0)
+
+    def _fuse(self, coarser: Tensor, skip: Tensor, stride: int, step: Step) -> Tensor:
+        """Upsample and add, each map cropped to where both are (Long et al. 2015, section 4.2)."""
+        intervals, crops = [], []
+        for axis, shift in enumerate(step.shift):
+            full, there = step.window.output_size(coarser.shape[2 + axis]), skip.shape[2 + axis]
+            if shift >= 0:  # the upsampled map starts before the skip: drop its first cells
+                size = min(full - shift, there)
+                intervals.append((shift, shift + size))
+                crops.append(slice(0, size))
+            else:  # the skip starts before it: crop the skip, as the paper's nets do
+                if there + shift < full:
+                    raise GeometryError(
+                        f"the skip at stride {stride} has {there} cells, needs {full - shift}; pad more"
+                    )
+                intervals.append((0, full))
+                crops.append(slice(-shift, -shift + full))
+        upsampled = self.upscore[str(stride)](coarser, *intervals)
+        return cast(Tensor, upsampled + skip[:, :, crops[0], crops[1]])
+
+    def _check_covers(self, coarse: Tensor, size: tuple[int, int]) -> None:
+        for axis in range(2):
+            there = self.output.window.output_size(coarse.shape[2 + axis]) - self.output.shift[axis]
+            if there < size[axis]:
+                raise GeometryError(f"the upsampled scores have {there} of {size[axis]} pixels; pad more")
+
+
+@dataclass(frozen=True)
+class CoarseScores:
+    """One task's scores before the last upsampling, the cheap form of a net's answer.
+
+    Attributes:
+        scores: (N, K, h, w) float32.
+        size: (H, W) of the input.
+        head: whose geometry maps them to pixels.
+    """
+
+    scores: Tensor
+    size: tuple[int, int]
+    head: Head
+
+    def upsample(self) -> Tensor:
+        """Scores (N, K, H, W) float32."""
+        return self.head.upsample(self.scores, self.size)
+
+    def labels(self) -> Tensor:
+        """Labels (N, H, W) uint8; never more than a few rows of full-size scores in memory."""
+        return self.head.labels(self.scores, self.size)
+
+
+class FCN(nn.Module):
+    """A fully convolutional net as `NetOptions` describe it.
+
+    Takes (N, C, H, W) of 0..255 in RGB, uint8 or float, any H, W >= 1; a mapping by input name if it has several.
+    Gives float32 scores (N, K, H, W); a mapping by task name if it has several.
+
+    Raises:
+        OptionError: options that name no trunk or a stride that the trunk does not have.
+        GeometryError: inputs of a wrong shape or type, or too little padding for their size.
+    """
+
+    def __init__(self, options: NetOptions) -> None:
+        super().__init__()
+        if options.trunk not in TRUNKS:
+            raise unknown_name("trunk", options.trunk, TRUNKS)
+        self.options = options
+        kind = TRUNKS[options.trunk]
+        padding = PAPER_PADDING if options.padding == "paper" else None
+        self.early = options.fusion == "early" and len(options.inputs) > 1
+        channels = {name: i.channels for name, i in options.inputs.items()}
+        if self.early:
+            channels = {"fused": sum(channels.values())}
+        trunks = {name: kind.build(c, padding, options.dropout, options.width) for name, c in channels.items()}
+        taps = next(iter(trunks.values())).taps
+        if options.stride not in taps:
+            raise OptionError(
+                f"trunk {options.trunk!r} has no features of stride {options.stride}; "
+                f"choose one of {', '.join(f'{s}s' for s in sorted(taps, reverse=True))}"
+            )
+        self.reset_normalisation()
+        self.trunks = nn.ModuleDict(trunks)
+        self.heads = nn.ModuleDict(
+            {task: Head(k, trunks, options.stride, options.upsampling) for task, k in options.classes.items()}
+        )
+        self.to_channels_last()
+
+    def to_channels_last(self) -> None:
+        """Lay the weights out as processors convolve fastest."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
+
+    def reset_normalisation(self) -> None:
+        """Make the normalisation anew from the options (it is no part of the state)."""
+        self.normalise = nn.ModuleDict({name: Normalise(i) for name, i in self.options.inputs.items()})
+
+    def coarse(self, x: Named) -> dict[str, CoarseScores]:
+        """One pass -> the coarse scores of every task, by name."""
+        images = self._inputs(x)
+        size = cast(tuple[int, int], tuple(next(iter(images.values())).shape[2:]))
+        prepared = {name: self.normalise[name](image) for name, image in images.items()}
+        if self.early:
+            prepared = {"fused": torch.cat(list(prepared.values()), dim=1)}
+        strides = next(iter(self._heads().values())).strides
+        features = {
+            name: cast(Trunk, self.trunks[name]).features(image.contiguous(memory_format=torch.channels_last), strides)
+            for name, image in prepared.items()
+        }
+        return {task: CoarseScores(head(features), size, head) for task, head in self._heads().items()}
+
+    def forward(self, x: Named) -> Named:
+        """Scores of the input's size."""
+        return self._single({task: coarse.upsample() for task, coarse in self.coarse(x).items()})
+
+    def labels(self, x: Named) -> Named:
+        """Labels (N, H, W) uint8 (a mapping by task if there are several), without full-size scores."""
+        return self._single({task: coarse.labels() for task, coarse in self.coarse(x).items()})
+
+    def paths(self, task: str | None = None) -> list[tuple[str, Axes]]:
+        """Every stream from the input to the coarse scores: the (tap's name, geometry) pairs, coarsest first."""
+        head = self._heads()[task or next(iter(self.heads))]
+        trunk = cast(Trunk, next(iter(self.trunks.values())))
+        streams: list[tuple[str, Axes]] = []
+        for start, stride in enumerate(head.strides):
+            rows, columns = _axes(trunk, stride)
+            # A skip that the upsampled map is cropped to keeps its grid; one that is itself cropped loses cells.
+            steps = [head.steps[s] for s in head.strides[max(start, 1) :]]
+            for number, step in enumerate(steps):
+                joins_here = start > 0 and number == 0
+                for axis, shift in zip((rows, columns), step.shift, strict=True):
+                    axis.extend([Crop(max(-shift, 0))] if joins_here else [step.window, Crop(max(shift, 0))])
+            streams.append((trunk.taps[stride], (rows, columns)))
+        return streams
+
+    def _heads(self) -> dict[str, Head]:
+        return {task: cast(Head, head) for task, head in self.heads.items()}
+
+    def _single(self, outputs: dict[str, Tensor]) -> Named:
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def _inputs(self, x: Named) -> Mapping[str, Tensor]:
+        """The inputs by name, checked."""
+        wanted = self.options.inputs
+        if isinstance(x, Tensor):
+            if len(wanted) > 1:
+                raise GeometryError(f"one tensor for a net with inputs {', '.join(wanted)}; give a mapping by name")
+            x = {next(iter(wanted)): x}
+        if set(x) != set(wanted):
+            raise GeometryError(f"inputs {', '.join(sorted(x))}; expected {', '.join(sorted(wanted))}")
+        shapes = {name: tuple(x[name].shape) for name in wanted}
+        first = next(iter(shapes.values()))
+        for name, shape in shapes.items():
+            c = wanted[name].channels
+            if len(shape) != 4 or shape[1] != c or min(shape) < 1:
+                raise GeometryError(
+                    f"input {name!r} has shape {shape}; expected (N, {c}, H, W) with N, H and W of at least 1"
+                )
+            if (shape[0], *shape[2:]) != (first[0], *first[2:]):
+                raise GeometryError(f"input {name!r} has shape {shape} beside {first}; give all inputs one N, H and W")
+            if x[name].dtype != torch.uint8 and not x[name].is_floating_point():
+                raise GeometryError(f"input {name!r} is {x[name].dtype}; expected uint8 or float of 0..255")
+        return {name: x[name] for name in wanted}
+
+
+def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Score layers start at zero (Long et al. 2015, section 4.3)."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def _axes(trunk: Trunk, stride: int) -> Axes:
+    rows, columns = trunk.paths(stride)
+    return list[Layer](rows), list[Layer](columns)
+
+
+def crops(head: Head) -> list[tuple[str, Step]]:
+    """Every upsampling with its name, as "32s -> 16s", coarsest first."""
+    reached = [*(f"{stride}s" for stride in head.steps), "input"]
+    steps = [*head.steps.values(), head.output]
+    return [(f"{a}s -> {b}", step) for a, b, step in zip(head.strides, reached, steps, strict=True)]

@@ -1,0 +1,123 @@
+"""NetOptions: everything that, with the weights, makes a net; written into every model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from typing import Any
+
+from fullconv.errors import OptionError, unknown_name
+from fullconv.labels import VOID
+
+PADDINGS = ("same", "paper")
+UPSAMPLINGS = ("bilinear", "learned", "learned-all")
+FUSIONS = ("early", "late")
+ORDERS = ("rgb", "bgr")
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """One input of a net.
+
+    Attributes:
+        mean, std: one number a channel, in the order of the input (RGB), for values of 0..255.
+        order: in which the trunk reads three colour channels, "rgb" or "bgr".
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    order: str = "rgb"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        if not 1 <= len(self.mean) <= 1024 or len(self.mean) != len(self.std):
+            raise OptionError(
+                f"{len(self.mean)} means and {len(self.std)} deviations; expected one of each a channel, 1 to 1024"
+            )
+        if not all(map(isfinite, self.mean)) or not all(isfinite(v) and v > 0 for v in self.std):
+            raise OptionError("an input's means must be finite and its deviations finite and above 0")
+        if self.order not in ORDERS:
+            raise unknown_name("channel order", self.order, ORDERS)
+        if self.order == "bgr" and len(self.mean) != 3:
+            raise OptionError(f"order 'bgr' needs 3 channels, not {len(self.mean)}; use 'rgb'")
+
+    @property
+    def channels(self) -> int:
+        """C of the input."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class NetOptions:
+    """A net, without its weights.
+
+    Attributes:
+        trunk: a name of `TRUNKS`.
+        stride: of the coarse scores: 32, 16, 8, 4, 2 or 1; all coarser taps of the trunk are fused into them.
+        classes: task -> K.
+        inputs: input name -> its channels and normalisation.
+        fusion: of several inputs: "early" (channels concatenated into one trunk) or "late" (a trunk each, scores
+            averaged).
+        padding: "same", or "paper" (100 pixels at the first convolution, none at fc6, with crops).
+        upsampling: "bilinear" (all fixed, as in the released nets), "learned" (all but the last learned, as in the
+            CVPR text, section 4.2) or "learned-all".
+        dropout: rate of the element-wise dropout of the trunk, 0..1.
+        width: factor on the trunk's channels, up to 4.
+    """
+
+    trunk: str
+    stride: int
+    classes: Mapping[str, int]
+    inputs: Mapping[str, InputOptions]
+    fusion: str = "early"
+    padding: str = "same"
+    upsampling: str = "bilinear"
+    dropout: float = 0.5
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        for kind, name, choices in (
+            ("padding", self.padding, PADDINGS),
+            ("upsampling", self.upsampling, UPSAMPLINGS),
+            ("fusion", self.fusion, FUSIONS),
+        ):
+            if name not in choices:
+                raise unknown_name(kind, name, choices)
+        for kind, names in (("task", self.classes), ("input", self.inputs)):
+            if not 1 <= len(names) <= 16:
+                raise OptionError(f"{len(names)} {kind}s; expected 1 to 16")
+            for name in names:
+                if not isinstance(name, str) or not name.isidentifier() or name == "fused":
+                    raise OptionError(f"{kind} name {name!r} must be a plain word such as 'depth', and not 'fused'")
+        for task, count in self.classes.items():
+            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= VOID:
+                raise OptionError(f"task {task!r} has {count!r} classes; expected 1 to {VOID}")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout {self.dropout}; expected 0 <= rate < 1")
+        if not 0 < self.width <= 4:
+            raise OptionError(f"width {self.width}; expected above 0 and at most 4")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` inverts."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> NetOptions:
+        """Inverse of `to_json`, for objects from untrusted files.
+
+        Raises:
+            OptionError: a key that is unknown or missing, or a value of a wrong type or out of range.
+        """
+        try:
+            known = {f.name for f in fields(cls)}
+            if extra := sorted(set(value) - known):
+                raise unknown_name("net option", extra[0], known)
+            inputs = {str(name): InputOptions(**spec) for name, spec in value["inputs"].items()}
+            numbers = {key: float(value[key]) for key in ("dropout", "width") if key in value}
+            return cls(**{**value, **numbers, "classes": dict(value["classes"]), "inputs": inputs})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, OptionError):
+                raise
+            raise OptionError(f"the net's options are incomplete or of a wrong type ({error})") from error

@@ -1,0 +1,49 @@
+"""Trunk: a classifier without its last layer, run convolutionally, with taps for the score layers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+
+from torch import Tensor, nn
+
+from fullconv.geometry import Window
+from fullconv.nets.trace import paths
+
+
+class Trunk(nn.Sequential):
+    """Named layers in a row; score layers read some of them.
+
+    Args:
+        layers: by name, in order.
+        taps: stride -> name of the layer whose output is scored at that stride; the last is the trunk's end.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], taps: Mapping[int, str]) -> None:
+        super().__init__(OrderedDict(layers))
+        self.taps = dict(taps)
+
+    def features(self, x: Tensor, strides: Collection[int]) -> dict[int, Tensor]:
+        """The tapped features (N, C, h, w) at each of `strides`, in one pass that ends with the last one needed."""
+        wanted = {self.taps[stride]: stride for stride in strides}
+        found: dict[int, Tensor] = {}
+        for name, layer in self.named_children():
+            x = layer(x)
+            if name in wanted:
+                found[wanted[name]] = x
+                if len(found) == len(wanted):
+                    break
+        return found
+
+    def channels(self, stride: int) -> int:
+        """Channels of the tap at `stride`: those of the last convolution up to it."""
+        convolutions = [layer for layer in self._up_to(stride) if isinstance(layer, nn.Conv2d)]
+        return convolutions[-1].out_channels
+
+    def paths(self, stride: int) -> tuple[list[Window], list[Window]]:
+        """(vertical, horizontal) geometry from the input to the tap at `stride`."""
+        return paths(self._up_to(stride))
+
+    def _up_to(self, stride: int) -> list[nn.Module]:
+        names = list(self._modules)
+        return list(self)[: names.index(self.taps[stride]) + 1]

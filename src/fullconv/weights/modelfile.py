@@ -1,0 +1,161 @@
+"""Model files: one safetensors file that holds a net's weights and, in its header, all that explains them.
+
+The header key ``fullconv`` is a JSON object: ``format`` (version), ``net`` (NetOptions), ``labels`` (by task),
+``training`` and ``metrics``. Nothing is pickled; nothing in a file is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fullconv.errors import FullconvError, ModelFileError, OptionError
+from fullconv.files import atomic
+from fullconv.labels import LabelSet
+from fullconv.nets import FCN, NetOptions
+
+FORMAT = 1
+"""Version of the header; files of a later one are refused."""
+
+KEY = "fullconv"
+
+MAX_HEADER = 100 << 20
+"""Bytes; the bound of the safetensors format itself."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds.
+
+    Attributes:
+        net: with its weights, in evaluation mode.
+        labels: by task.
+        training: how it was trained (options, versions, data), free JSON.
+        metrics: the scores it was measured with, free JSON.
+    """
+
+    net: FCN
+    labels: Mapping[str, LabelSet]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_model(path: str | Path, model: ModelFile) -> None:
+    """Write a model file, atomically.
+
+    Raises:
+        OptionError: labels that do not fit the net's tasks and class counts.
+    """
+    check_labels(model.net.options, model.labels)
+    header = {
+        "format": FORMAT,
+        "net": model.net.options.to_json(),
+        "labels": {task: labels.to_json() for task, labels in model.labels.items()},
+        "training": dict(model.training),
+        "metrics": dict(model.metrics),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={KEY: json.dumps(header, allow_nan=False)})
+
+
+def read_model(path: str | Path) -> ModelFile:
+    """Read a model file.
+
+    Raises:
+        ModelFileError: missing, damaged, not a fullconv model, of a later format, or with weights that do not fit.
+    """
+    path = Path(path)
+    header = read_header(path)
+    try:
+        options = NetOptions.from_json(_object(header, "net"))
+        labels = {task: LabelSet.from_json(value) for task, value in _object(header, "labels").items()}
+        check_labels(options, labels)
+        with torch.device("meta"):  # shapes alone: nothing is allocated before the file is found to fit
+            net = FCN(options)
+        net.load_state_dict(_tensors(path, net.state_dict()), assign=True)
+        net.reset_normalisation()
+        net.to_channels_last()
+    except ModelFileError:
+        raise
+    except (FullconvError, AttributeError, TypeError) as error:
+        raise ModelFileError(f"{path}: not a usable fullconv model: {error}") from error
+    net.eval()
+    return ModelFile(net, labels, _object(header, "training"), _object(header, "metrics"))
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header object alone, without reading weights; raises as `read_model`."""
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelFileError(f"{path} {what}; expected a .safetensors model file such as runs/NAME/best.safetensors")
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= length <= min(MAX_HEADER, path.stat().st_size - 8):
+                raise ModelFileError(f"{path} is no safetensors file, or cut short; copy or train the model again")
+            metadata = json.loads(file.read(length)).get("__metadata__", {})
+        header = json.loads(metadata[KEY])
+    except (KeyError, TypeError, AttributeError):
+        raise ModelFileError(
+            f"{path} has no '{KEY}' header; expected a model written by fullconv, not bare weights"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path}: the header is damaged ({error}); copy or train the model again") from error
+    version = header.get("format") if isinstance(header, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise ModelFileError(f"{path}: the header names no format version; copy or train the model again")
+    if version > FORMAT:
+        raise ModelFileError(
+            f"{path} has format {version}; this fullconv reads up to {FORMAT}: pip install --upgrade fullconv"
+        )
+    return dict(header)
+
+
+def check_labels(options: NetOptions, labels: Mapping[str, LabelSet]) -> None:
+    """Labels must name every class of every task.
+
+    Raises:
+        OptionError: other tasks or other class counts.
+    """
+    counts = {task: len(value) for task, value in labels.items()}
+    if counts != dict(options.classes):
+        raise OptionError(f"labels for {counts}; the net has {dict(options.classes)} (task: classes)")
+
+
+def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors, after their names, shapes and types were found to be those expected."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            if names != set(expected):
+                odd = sorted(names ^ set(expected))[0]
+                where = "lacks" if odd in expected else "has the extra"
+                raise ModelFileError(f"{path} {where} weight {odd}; the net of its header does not fit: train it again")
+            for name, tensor in expected.items():
+                shape = file.get_slice(name).get_shape()
+                if list(shape) != list(tensor.shape):
+                    raise ModelFileError(f"{path}: weight {name} is {shape}; its header's net has {list(tensor.shape)}")
+            return {name: file.get_tensor(name).to(tensor.dtype) for name, tensor in expected.items()}
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is damaged ({error}); copy or train the model again") from error
+
+
+def _object(header: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = header.get(key, {})
+    if not isinstance(value, dict):
+        raise ModelFileError(f"the header's {key!r} is no JSON object; copy or train the model again")
+    return value
