@@ -1,4 +1,4 @@
-"""Atomic files: written under a temporary name beside the target, then renamed, so that a half-written one never shows."""
+"""Atomic files: written under a temporary name, then renamed, so that a half-written one never shows."""
 
 from __future__ import annotations
 
