@@ -122,9 +122,15 @@ class Head(nn.Module):
 
     def upsample(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
         """Coarse scores -> scores (N, K, H, W) of the input's size."""
+        return self.rows(coarse, size, (0, size[0]))
+
+    def rows(self, coarse: Tensor, size: tuple[int, int], rows: tuple[int, int]) -> Tensor:
+        """Coarse scores -> the given rows of the scores of the input's size: (N, K, rows, W)."""
         self._check_covers(coarse, size)
-        rows, columns = ((s, s + n) for s, n in zip(self.output.shift, size, strict=True))
-        return cast(Tensor, self.upscore["output"](coarse, rows, columns))
+        down, right = self.output.shift
+        return cast(
+            Tensor, self.upscore["output"](coarse, (rows[0] + down, rows[1] + down), (right, right + size[1]))
+        )
 
     def labels(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
         """Coarse scores -> labels (N, H, W) uint8, without scores of the input's size."""
