@@ -5,6 +5,7 @@
     ├── GeometryError     sizes, strides or crops that do not fit together
     ├── DataError         an image, mask or data set that cannot be used as it is
     ├── ModelFileError    a model file that is damaged, foreign or too new
+    ├── TrainingError     a run that cannot go on (a loss that is not finite)
     └── DependencyError   an optional library that is not installed
 
 Each message says what was found, what was expected and how to fix it, in one line.
@@ -37,6 +38,10 @@ class ModelFileError(FullconvError, ValueError):
     """A model file is damaged, foreign or too new."""
 
 
+class TrainingError(FullconvError, RuntimeError):
+    """A training run cannot go on."""
+
+
 class DependencyError(FullconvError, ImportError):
     """An optional library is not installed."""
 
@@ -48,6 +53,7 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> OptionError
     OptionError("unknown trunk 'vgg-16'; did you mean 'vgg16'? Choices: slim, vgg16")
     """
     known = sorted(choices)
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    shown = str(name)[:80]  # names come from files too, and may be of any length
+    nearest = difflib.get_close_matches(shown, known, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return OptionError(f"unknown {kind} {str(name)!r}{hint} Choices: {', '.join(known)}")
+    return OptionError(f"unknown {kind} {shown!r}{hint} Choices: {', '.join(known)}")

@@ -120,9 +120,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Crop:
-    """Drops the first `offset` cells (the far side is cut to a reference's size)."""
+    """Drops the first `offset` >= 0 cells (the far side is cut to a reference's size)."""
 
     offset: int
+
+    def __post_init__(self) -> None:
+        if self.offset < 0:
+            raise GeometryError(f"a crop of {self.offset} cells; expected at least 0")
 
     def output_size(self, size: int) -> int:
         """What is left at most: n - offset."""
@@ -213,7 +217,8 @@ def compose(first: Window, second: Window) -> Window:
     Kernel k + (k' - 1) s, stride s s', padding p + p' s, for kernels taken with their dilation.
 
     Raises:
-        GeometryError: a transposed window, or roundings that differ where both strides exceed 1.
+        GeometryError: a transposed window, roundings that differ where both strides exceed 1, or rounding up where
+            the last window may start in the padding, since its size then obeys no single formula.
 
     >>> compose(Window(3, 2), Window(5, 2))
     Window(kernel=11, stride=4, padding=0, dilation=1, ceil=False, transposed=False)
@@ -222,12 +227,15 @@ def compose(first: Window, second: Window) -> Window:
         raise GeometryError("transposed windows do not compose to one window; use a path")
     if first.ceil != second.ceil and min(first.stride, second.stride) > 1:
         raise GeometryError("windows with different rounding do not compose to one window; use a path")
-    return Window(
+    one = Window(
         kernel=first.extent + (second.extent - 1) * first.stride,
         stride=first.stride * second.stride,
         padding=first.padding + second.padding * first.stride,
         ceil=first.ceil if first.stride > 1 else second.ceil,
     )
+    if any(w.ceil and w.stride + w.padding > w.extent for w in (first, second, one)):
+        raise GeometryError("rounding up, the last window may start in the padding; use a path")
+    return one
 
 
 def alignment(moving: Path, reference: Path) -> int:

@@ -128,9 +128,7 @@ class Head(nn.Module):
         """Coarse scores -> the given rows of the scores of the input's size: (N, K, rows, W)."""
         self._check_covers(coarse, size)
         down, right = self.output.shift
-        return cast(
-            Tensor, self.upscore["output"](coarse, (rows[0] + down, rows[1] + down), (right, right + size[1]))
-        )
+        return cast(Tensor, self.upscore["output"](coarse, (rows[0] + down, rows[1] + down), (right, right + size[1])))
 
     def labels(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
         """Coarse scores -> labels (N, H, W) uint8, without scores of the input's size."""

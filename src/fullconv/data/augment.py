@@ -1,0 +1,113 @@
+"""Augmentation of an image and its mask together: a pure function of the sample and a random generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fullconv.data.sample import Array, Sample
+from fullconv.errors import OptionError
+from fullconv.labels import VOID
+
+FILL = 124
+"""Grey of the margin around images smaller than the crop; the mask is void there."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is changed at random.
+
+    Attributes:
+        crop: (H, W) of the result, in pixels; None: the sample keeps its size, and `scale` must be (1, 1).
+        scale: range of the factor by which the sample is enlarged before the crop, drawn log-uniformly.
+        flip: mirror left and right with probability 1/2.
+        jitter: largest relative change of brightness, contrast and saturation, 0..1.
+    """
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0.1 <= low <= high <= 10:
+            raise OptionError(f"scale {self.scale}; expected 0.1 <= low <= high <= 10")
+        if self.crop is None and self.scale != (1, 1):
+            raise OptionError(f"scale {self.scale} without a crop; give a crop, or leave the scale at 1")
+        if self.crop is not None and min(self.crop) < 1:
+            raise OptionError(f"crop {self.crop}; expected at least 1 x 1")
+        if not 0 <= self.jitter <= 1:
+            raise OptionError(f"jitter {self.jitter}; expected 0..1")
+
+
+def augment(sample: Sample, options: Augmentation, rng: np.random.Generator) -> Sample:
+    """A changed copy of the sample; images are resampled bilinearly, masks by nearest pixel.
+
+    The part of the image that the crop shows is cut out before it is scaled, so that the cost is that of the crop.
+    """
+    inputs, masks = dict(sample.inputs), dict(sample.masks)
+    if options.crop is not None:
+        height, width = sample.size
+        factor = float(np.exp(rng.uniform(*np.log(options.scale))))
+        boxes = [_span(size, crop, factor, rng) for size, crop in zip((height, width), options.crop, strict=True)]
+        inputs = {name: _resample(image, boxes, options.crop, FILL) for name, image in inputs.items()}
+        masks = {name: _resample(mask, boxes, options.crop, VOID) for name, mask in masks.items()}
+    if options.flip and rng.random() < 0.5:
+        inputs = {name: image[:, ::-1] for name, image in inputs.items()}
+        masks = {name: mask[:, ::-1] for name, mask in masks.items()}
+    if options.jitter:
+        inputs = {name: _jitter(image, options.jitter, rng) for name, image in inputs.items()}
+    return Sample(sample.name, inputs, masks)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One axis of a crop: source pixels [start, stop) become `size` pixels from `at` on."""
+
+    start: float
+    stop: float
+    size: int
+    at: int
+
+
+def _span(size: int, crop: int, factor: float, rng: np.random.Generator) -> _Span:
+    seen = crop / factor
+    if seen <= size:
+        start = rng.uniform(0, size - seen)
+        if factor == 1:  # whole pixels, so that nothing is resampled
+            start = float(round(start))
+        return _Span(start, start + seen, crop, 0)
+    shown = min(crop, max(1, round(size * factor)))
+    return _Span(0.0, float(size), shown, int(rng.integers(0, crop - shown + 1)))
+
+
+def _resample(array: Array, boxes: list[_Span], crop: tuple[int, int], fill: int) -> Array:
+    """(H, W[, C]) -> (*crop[, C]): the boxed part, scaled, on a ground of `fill`."""
+    rows, columns = boxes
+    method = Image.Resampling.NEAREST if array.ndim == 2 else Image.Resampling.BILINEAR
+    box = (columns.start, rows.start, columns.stop, rows.stop)
+    planes = [array] if array.ndim == 2 or array.shape[2] == 3 else list(np.moveaxis(array, 2, 0))
+    parts = [np.asarray(Image.fromarray(p).resize((columns.size, rows.size), method, box)) for p in planes]
+    part = parts[0] if len(planes) == 1 else np.stack(parts, axis=2)
+    part = part.reshape(rows.size, columns.size, *array.shape[2:])
+    if part.shape[:2] == crop:
+        return part
+    ground = np.full((*crop, *array.shape[2:]), fill, dtype=np.uint8)
+    ground[rows.at : rows.at + rows.size, columns.at : columns.at + columns.size] = part
+    return ground
+
+
+def _jitter(image: Array, strength: float, rng: np.random.Generator) -> Array:
+    """Brightness and contrast by one table for all channels, saturation for colour images."""
+    brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
+    mean = float(image.mean())
+    table = (np.arange(256) - mean) * contrast + mean * brightness
+    image = np.clip(table, 0, 255).astype(np.uint8)[image]
+    if image.shape[2] != 3:
+        return image
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    blended = Image.blend(Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)), Image.fromarray(image), saturation)
+    return np.asarray(blended)

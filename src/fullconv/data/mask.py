@@ -1,0 +1,232 @@
+"""Masks: files of many encodings -> (H, W) uint8 of class numbers and 255 = void; and back to palette PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fullconv.data.image import load_picture, one_line, opened, shown
+from fullconv.data.sample import Array
+from fullconv.errors import DataError, OptionError
+from fullconv.files import atomic
+from fullconv.labels import VOID, Colour, LabelSet
+
+COMPRESS_LEVEL = 6
+"""zlib's level for masks: a 480 x 360 street mask takes 1.6 ms and 6.2 kB (1: 1.0 ms, 9.7 kB; 9: 10 ms, 5.2 kB)."""
+
+_LOSSY_FORMATS = {b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP"}
+# Pillow stretches grey of 2 and 4 bits to 0..255; these factors take it back to the file's numbers.
+_STRETCH = {"L;2": 85, "L;4": 17}
+_UNKNOWN = 0
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """How the values of mask files become class numbers.
+
+    Attributes:
+        classes: K, the number of classes, 1..255; masks hold 0..K-1 and 255 = void.
+        label_mapping: file value -> class or 255, for palette and grey masks; values not listed stay as they are.
+        colors: RGB -> class or 255, for RGB masks. Palette masks hold class numbers as indices, unless only their
+            colours lead to classes (PNG optimisers turn RGB masks into palette masks).
+
+    Raises:
+        OptionError: a mapping or colour that leads to no class.
+    """
+
+    classes: int
+    label_mapping: Mapping[int, int] | None = None
+    colors: Mapping[Colour, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.classes <= VOID:
+            raise OptionError(f"{self.classes} classes; expected 1 to {VOID} (a mask is 8 bits and {VOID} is void)")
+        for name, table in (("label_mapping", self.label_mapping or {}), ("colors", self.colors or {})):
+            for key, target in table.items():
+                if not (0 <= target < self.classes or target == VOID):
+                    raise OptionError(f"{name} maps {key} to {target}; expected {self._expected}")
+
+    @property
+    def _expected(self) -> str:
+        return f"classes 0..{self.classes - 1} or {VOID} = void"
+
+    def read(self, path: str | Path) -> Array:
+        """Read a mask: palette, grey of 1 to 16 bits (values as they are) or RGB; PNG, TIFF or BMP.
+
+        Turned upright as EXIF says, as images are; alpha is ignored.
+
+        Returns:
+            (H, W) uint8: 0..K-1, and 255 = void.
+
+        Raises:
+            DataError: a file that cannot be read or is lossy, a value or colour that is no class; one line.
+        """
+        path = Path(path)
+        with opened(path) as (stream, head):
+            lossy = next((kind for start, kind in _LOSSY_FORMATS.items() if head.startswith(start)), None)
+            if lossy:
+                raise DataError(
+                    f"{shown(path)}: is a {lossy} file, which may change class numbers; save masks as PNG, TIFF or BMP"
+                )
+            if head.startswith(b"\x93NUMPY"):
+                raise DataError(f"{shown(path)}: is a .npy file, expected a mask as PNG, TIFF or BMP; save it as PNG")
+            picture = load_picture(path, stream, head)
+            if "jpeg" in str(picture.info.get("compression", "")):
+                raise DataError(
+                    f"{shown(path)}: is a TIFF with JPEG compression, which changes class numbers; "
+                    "save masks as PNG, or as TIFF with LZW or deflate compression"
+                )
+            return self._labels(shown(path), picture)
+
+    def _labels(self, name: str, picture: Image.Image) -> Array:
+        mode = picture.mode
+        if mode in ("RGB", "RGBA", "RGBX"):
+            return self._from_colours(name, np.asarray(picture)[:, :, :3])
+        if mode in ("P", "PA"):
+            values = np.asarray(picture if mode == "P" else picture.getchannel(0))
+            return self._from_values(name, values, self._palette_table(name, picture, values))
+        if mode in ("L", "LA"):
+            grey = np.asarray(picture if mode == "L" else picture.getchannel(0))
+            stretch = _STRETCH.get(str(picture.info.get("rawmode")), 1)
+            return self._from_values(name, grey // stretch if stretch > 1 else grey, None)
+        if mode == "1":
+            return self._from_values(name, np.asarray(picture).astype(np.uint8), None)
+        if mode.startswith("I;16"):
+            return self._from_values(name, np.asarray(picture).astype(np.uint16), None)
+        kind = {"I": "32-bit integers", "F": "32-bit floats"}.get(mode, f"{mode} colours")
+        raise DataError(f"{name}: holds {kind}, expected class numbers in 8 or 16 bits, or RGB; save it as 8-bit grey")
+
+    def _from_values(self, name: str, values: NDArray[Any], table: NDArray[np.uint16] | None) -> Array:
+        """`table` holds class + 1 for each value, 0 where there is none."""
+        if table is None:
+            table = self._value_table()
+        found = np.take(table, values)
+        if not found.all():
+            wrong, counts = np.unique(values[found == _UNKNOWN], return_counts=True)
+            more = f" and {len(wrong) - 1} other such values" if len(wrong) > 1 else ""
+            raise DataError(
+                f"{name}: holds value {wrong[0]} ({counts[0]} pixels){more}; classes are 0..{self.classes - 1} and "
+                f"{VOID} = void; map it in the data set's YAML: label_mapping: {{{wrong[0]}: ...}}"
+            )
+        return (found - 1).astype(np.uint8)
+
+    def _value_table(self) -> NDArray[np.uint16]:
+        return _value_table(self.classes, tuple(sorted((self.label_mapping or {}).items())))
+
+    def _palette_table(self, name: str, picture: Image.Image, values: Array) -> NDArray[np.uint16] | None:
+        """Index -> class + 1 by the palette's colours, where those alone lead to classes; else None."""
+        if not self.colors:
+            return None
+        palette = np.zeros((256, 3), np.uint8)
+        stored = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
+        palette[: len(stored)] = stored
+        table = np.take(_colour_table(_colour_key(self.colors)), _packed(palette))
+        used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        by_colour, by_index = table[used], self._value_table()[used]
+        if not by_colour.all():
+            return None
+        if not by_index.all():
+            return table
+        # Which of the two was meant cannot be told, and the wrong one would give plausible labels.
+        differ = np.flatnonzero(by_colour != by_index)
+        if differ.size:
+            index = int(used[differ[0]])
+            raise DataError(
+                f"{name}: is a palette mask, where index {index} is class {by_index[differ[0]] - 1} by its number and "
+                f"class {by_colour[differ[0]] - 1} by its colour {palette[index].tolist()}; save class numbers as "
+                "8-bit grey, or colours as RGB"
+            )
+        return None
+
+    def _from_colours(self, name: str, rgb: Array) -> Array:
+        if not self.colors:
+            grey = bool((rgb == rgb[:, :, :1]).all())
+            fix = (
+                "its three channels are equal: save it as 8-bit grey"
+                if grey
+                else "give each class its colour in the data set's YAML: colors: {NAME: [R, G, B]}"
+            )
+            raise DataError(f"{name}: is an RGB mask, and the data set has no colours; {fix}")
+        packed = _packed(rgb)
+        found = np.take(_colour_table(_colour_key(self.colors)), packed)
+        if not found.all():
+            wrong, counts = np.unique(packed[found == _UNKNOWN], return_counts=True)
+            worst = int(wrong[counts.argmax()])
+            colour = (worst >> 16, worst >> 8 & 255, worst & 255)
+            share = 100 * counts.sum() / packed.size
+            raise DataError(
+                f"{name}: {counts.sum()} pixels ({share:.3g} %) have the colour of no class, most often {list(colour)} "
+                f"({counts.max()} pixels) of {len(wrong)} such colours; give it to a class or to void in the data "
+                f"set's YAML: colors: {{void: {list(colour)}}}"
+            )
+        return (found - 1).astype(np.uint8)
+
+
+def write_mask(path: str | Path, mask: Array, labels: LabelSet) -> None:
+    """Write class numbers as a palette PNG in the classes' colours; `MaskReader` and every viewer read it.
+
+    Args:
+        path: ends in ``.png``; written under a temporary name in the same folder and renamed.
+        mask: (H, W) uint8: class numbers of `labels`, 255 = void.
+
+    Raises:
+        DataError: another shape or type, a value that is no class, or a file that cannot be written.
+        OptionError: another suffix.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise OptionError(f"{shown(path)}: masks are written as palette PNG; end the name in .png")
+    if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
+        raise DataError(f"{shown(path)}: mask is {mask.dtype} of shape {mask.shape}, expected uint8 of shape (H, W)")
+    highest = int(mask.max(initial=0, where=mask != VOID))
+    if highest >= len(labels):
+        raise DataError(
+            f"{shown(path)}: mask holds value {highest}; classes are 0..{len(labels) - 1} and {VOID} = void; "
+            "give the labels that the mask was made with"
+        )
+    picture = Image.fromarray(np.ascontiguousarray(mask))
+    picture.putpalette(labels.palette().tobytes())
+    try:
+        with atomic(path) as temporary:
+            picture.save(temporary, "PNG", compress_level=COMPRESS_LEVEL)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be written ({one_line(error)}); check the folder and disk") from error
+
+
+@lru_cache(maxsize=16)
+def _value_table(classes: int, mapping: tuple[tuple[int, int], ...]) -> NDArray[np.uint16]:
+    """(65536,): class + 1 of each file value, 0 where there is none."""
+    table = np.zeros(65536, np.uint16)
+    table[:classes] = np.arange(1, classes + 1)
+    table[VOID] = VOID + 1
+    for value, target in mapping:
+        if 0 <= value < len(table):
+            table[value] = target + 1
+    return table
+
+
+@lru_cache(maxsize=4)
+def _colour_table(colours: tuple[tuple[Colour, int], ...]) -> NDArray[np.uint16]:
+    """(2**24,): class + 1 of each packed colour, 0 where there is none; 32 MB, of which few pages are ever touched."""
+    table = np.zeros(2**24, np.uint16)
+    for (r, g, b), target in colours:
+        table[r << 16 | g << 8 | b] = target + 1
+    return table
+
+
+def _colour_key(colours: Mapping[Colour, int]) -> tuple[tuple[Colour, int], ...]:
+    return tuple(sorted(colours.items()))
+
+
+def _packed(rgb: Array) -> NDArray[np.uint32]:
+    """(..., 3) uint8 -> R << 16 | G << 8 | B."""
+    wide = rgb.astype(np.uint32)
+    packed: NDArray[np.uint32] = wide[..., 0] << np.uint32(16) | wide[..., 1] << np.uint32(8) | wide[..., 2]
+    return packed

@@ -1,0 +1,115 @@
+"""PASCAL VOC segmentation, from a devkit: JPEGImages, SegmentationClass, ImageSets/Segmentation (reference 7.1)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fullconv.data.image import shown
+from fullconv.data.mask import MaskReader
+from fullconv.data.pairs import ImageMaskPairs, Pair, listed, mismatch, require_split
+from fullconv.errors import DataError
+from fullconv.labels import LabelSet
+
+VOC_LABELS = LabelSet(
+    (
+        "background",
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    )
+)
+
+_ORDER = ("train", "val", "trainval", "test")
+_YEAR = re.compile(r"VOC\d{4}")
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder is a VOC20xx, a VOCdevkit, or holds a VOCdevkit."""
+    return _find(path) is not None
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """The lists in ImageSets/Segmentation: train, val, trainval, test first, then others such as seg11valid."""
+    year = _year(path)
+    found = {file.stem for file in _lists(year).glob("*.txt") if not file.name.startswith(".")}
+    return tuple(s for s in _ORDER if s in found) + tuple(sorted(found - set(_ORDER)))
+
+
+def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
+    """The images that the split's list names.
+
+    Raises:
+        DataError: no such list, a list that cannot be read or names no images, images or masks that are missing.
+    """
+    year = _year(path)
+    require_split(source, split, splits(path))
+    names = _ids(_lists(year) / f"{split}.txt")
+    pairs = [Pair(n, year / "JPEGImages" / f"{n}.jpg", year / "SegmentationClass" / f"{n}.png") for n in names]
+    absent = [pair.name for pair in pairs if not pair.image.is_file()]
+    if absent:
+        raise DataError(
+            f"{shown(source)}: {len(absent)} images of {split}.txt are not in JPEGImages ({listed(absent)}); "
+            "unpack the data set again"
+        )
+    unlabelled = [pair.name for pair in pairs if not pair.mask.is_file()]
+    if unlabelled:
+        raise mismatch(source, unlabelled, [], "SegmentationClass")
+    return ImageMaskPairs(source, split, pairs, VOC_LABELS, MaskReader(len(VOC_LABELS)))
+
+
+def _find(path: Path) -> Path | None:
+    """The VOC20xx folder that `path` is or contains; of several years the newest."""
+    if _lists(path).is_dir() and (path / "SegmentationClass").is_dir():
+        return path
+    for folder in (path, path / "VOCdevkit"):
+        if folder.is_dir():
+            years = sorted((f for f in folder.iterdir() if _YEAR.fullmatch(f.name)), reverse=True)
+            found = next((year for year in years if _lists(year).is_dir()), None)
+            if found is not None:
+                return found
+    return None
+
+
+def _year(path: Path) -> Path:
+    found = _find(path)
+    if found is None:
+        raise DataError(f"{shown(path)}: no VOC20xx with ImageSets/Segmentation; name the folder VOCdevkit or VOC20xx")
+    return found
+
+
+def _lists(year: Path) -> Path:
+    return year / "ImageSets" / "Segmentation"
+
+
+def _ids(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{shown(path)}: cannot be read ({type(error).__name__}); unpack the data set again") from error
+    if not names:
+        raise DataError(f"{shown(path)}: names no images; expected one id a line, such as 2007_000032")
+    for name in names:
+        if Path(name).name != name:  # an id is a file's name: "../x" would read outside the data set
+            raise DataError(f"{shown(path)}: {shown(name)!r} is no image id; expected one a line, such as 2007_000032")
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{shown(path)}: lists {listed(twice)} more than once; remove the repetition")
+    return names

@@ -1,0 +1,181 @@
+"""Model and Prediction: a net with its labels, and what it says of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fullconv.data.image import as_image
+from fullconv.data.mask import write_mask
+from fullconv.data.sample import Array
+from fullconv.errors import OptionError
+from fullconv.inference.batches import coarse_scores
+from fullconv.labels import LabelSet
+from fullconv.nets import FCN
+from fullconv.nets.fcn import CoarseScores
+from fullconv.report.pictures import overlay
+from fullconv.weights.modelfile import ModelFile, check_labels, read_model, write_model
+
+Picture = str | Path | Image.Image | Array
+"""A path, a PIL image or an (H, W, C) uint8 array."""
+
+CONFIDENCE_ROWS = 64
+"""Rows of full-size scores held at a time while confidences are taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a net says of one image in one task.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, as the net saw it.
+        coarse: the scores before the last upsampling, batch of one.
+        label_set: the classes.
+    """
+
+    image: Array
+    coarse: CoarseScores
+    label_set: LabelSet
+
+    @cached_property
+    def labels(self) -> Array:
+        """(H, W) uint8 class numbers."""
+        return self.coarse.labels()[0].cpu().numpy()
+
+    def scores(self) -> NDArray[np.float32]:
+        """(K, H, W) float32: the full-size scores before the softmax."""
+        return self.coarse.upsample()[0].cpu().numpy()
+
+    def confidence(self) -> NDArray[np.float32]:
+        """(H, W) float32 of 0..1: the softmax probability of each pixel's label.
+
+        Near the border it is lower than it should be: upsampling finds no neighbour there and scores fade
+        (reference 3.6); the labels are not affected.
+        """
+        height, width = self.coarse.size
+        result = np.empty((height, width), dtype=np.float32)
+        for top in range(0, height, CONFIDENCE_ROWS):
+            rows = (top, min(top + CONFIDENCE_ROWS, height))
+            block = self.coarse.head.rows(self.coarse.scores, self.coarse.size, rows)
+            result[slice(*rows)] = torch.softmax(block[0], 0).amax(0).cpu().numpy()
+        return result
+
+    def areas(self) -> dict[str, float]:
+        """Class name -> its share of the pixels, 0..1."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
+        return {name: float(n / self.labels.size) for name, n in zip(self.label_set.names, counts, strict=True)}
+
+    def overlay(self, opacity: float = 0.5) -> Array:
+        """(H, W, 3) uint8: the image with its labels' colours over it, class 0 left clear."""
+        return overlay(self.image, self.labels, self.label_set, opacity)
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels as a palette PNG."""
+        write_mask(path, self.labels, self.label_set)
+
+
+@dataclass(eq=False)
+class Model:
+    """A net and its labels.
+
+    Args:
+        net: the FCN.
+        labels: a LabelSet, or one by task name; default: numbered classes.
+        training, metrics: the record kept in the model file.
+
+    Raises:
+        OptionError: labels that do not fit the net's classes.
+    """
+
+    net: FCN
+    labels: LabelSet | Mapping[str, LabelSet] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        classes = self.net.options.classes
+        if self.labels is None:
+            self.label_sets = {task: LabelSet.numbered(k) for task, k in classes.items()}
+        elif isinstance(self.labels, LabelSet):
+            self.label_sets = {next(iter(classes)): self.labels}
+        else:
+            self.label_sets = dict(self.labels)
+        check_labels(self.net.options, self.label_sets)
+        if len(classes) == 1:
+            self.labels = next(iter(self.label_sets.values()))
+        else:
+            self.labels = self.label_sets
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model file; raises ModelFileError."""
+        file = read_model(path)
+        return cls(file.net, file.labels, file.training, file.metrics)
+
+    def save(self, path: str | Path) -> None:
+        """Write a model file, atomically."""
+        write_model(path, ModelFile(self.net, self.label_sets, self.training, self.metrics))
+
+    def predict(self, image: Picture | Mapping[str, Picture], precision: str = "float32") -> Prediction:
+        """Labels of one image, of any size.
+
+        Args:
+            image: a path, PIL image or (H, W, C) uint8 array; a mapping by input name for nets with several inputs.
+            precision: "float32", "bfloat16" or "auto".
+
+        Returns:
+            The prediction of the net's task (its first, where it has several: see `predict_tasks`).
+        """
+        return next(iter(self.predict_tasks(image, precision).values()))
+
+    def predict_tasks(
+        self, image: Picture | Mapping[str, Picture], precision: str = "float32"
+    ) -> dict[str, Prediction]:
+        """As `predict`, for every task by name."""
+        inputs = self.inputs(image)
+        (_, tasks), *_ = coarse_scores(self.net, [(None, inputs)], precision)
+        return self.predictions(inputs, tasks)
+
+    def scores(self, image: Picture | Mapping[str, Picture], precision: str = "float32") -> NDArray[np.float32]:
+        """(K, H, W) float32 scores of one image."""
+        return self.predict(image, precision).scores()
+
+    def predictions(self, inputs: Mapping[str, Array], tasks: Mapping[str, CoarseScores]) -> dict[str, Prediction]:
+        """Predictions by task from the net's coarse scores."""
+        shown = next(iter(inputs.values()))
+        return {task: Prediction(shown, coarse, self.label_sets[task]) for task, coarse in tasks.items()}
+
+    def inputs(self, image: Picture | Mapping[str, Picture]) -> dict[str, Array]:
+        """Checked (H, W, C) arrays by input name."""
+        wanted = self.net.options.inputs
+        given = dict(image) if isinstance(image, Mapping) else {next(iter(wanted)): image}
+        if set(given) != set(wanted):
+            raise OptionError(f"images for {', '.join(given)}; the net's inputs are {', '.join(wanted)}")
+        arrays: dict[str, Array] = {}
+        for name, options in wanted.items():
+            value = given[name]
+            ready = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] == (options.channels,)
+            array = value if ready else as_image(value)
+            if not isinstance(array, np.ndarray) or array.shape[2] != options.channels:
+                raise OptionError(
+                    f"image {name!r} is RGB; the net takes an (H, W, {options.channels}) uint8 array there"
+                )
+            arrays[name] = array
+        return arrays
+
+
+def load(path: str | Path) -> Model:
+    """Read a model file.
+
+    Raises:
+        ModelFileError: missing, damaged, not a fullconv model, or of a later format.
+    """
+    return Model.load(path)

@@ -1,0 +1,222 @@
+"""The report of a run: one HTML page that holds everything it shows and asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import io
+import math
+import os
+import struct
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.errors import OptionError
+from fullconv.labels import VOID, LabelSet
+from fullconv.metrics import Scores
+from fullconv.report.pictures import CHART_DPI, CORRECT, UNSCORED, WRONG, Picture, Rows, confusion_png, curves_png
+
+_PAGE_WIDTH = 1100
+"""Width of the page's column in CSS pixels; narrower pictures are shown pixel by pixel."""
+
+_LARGEST = 1400
+"""Longest side of an embedded picture: sharp on the page's column, and a dozen photos stay below 2 MB."""
+
+_FOLDED_FACTS = ("versions",)
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """One image of the gallery.
+
+    Attributes:
+        name: of the sample.
+        picture: (H, W, 3) uint8: image, truth, prediction and errors side by side, as `triptych` makes it.
+        mean_iu: of this image alone, 0..1; None or nan where it was not scored.
+    """
+
+    name: str
+    picture: Picture
+    mean_iu: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What the page shows.
+
+    Attributes:
+        title: the page's heading.
+        command: what the user typed to get here.
+        options: every resolved option.
+        facts: short label -> text, such as "time", "images/s", "peak memory", "machine"; "versions" is folded away.
+        labels: K names and colours.
+        scores: of K classes.
+        counts: (K, K) int64, rows truth, columns prediction.
+        rows: of metrics.csv, as `curves_png` takes them; empty where nothing was trained.
+        previews: the gallery; may be empty.
+        notes: sentences that the reader should see before the numbers are believed.
+
+    Raises:
+        OptionError: labels, scores and counts of different numbers of classes.
+    """
+
+    title: str
+    command: str
+    options: Mapping[str, Any]
+    facts: Mapping[str, str]
+    labels: LabelSet
+    scores: Scores
+    counts: NDArray[np.int64]
+    rows: Rows = field(default=())
+    previews: Sequence[Preview] = field(default=())
+    notes: Sequence[str] = field(default=())
+
+    def __post_init__(self) -> None:
+        classes = len(self.labels)
+        if len(self.scores.iu) != classes or self.counts.shape != (classes, classes):
+            raise OptionError(
+                f"{classes} labels, scores of {len(self.scores.iu)} classes, counts of {self.counts.shape}; "
+                "expected one number of classes: make all three from one confusion matrix"
+            )
+
+
+def write_report(path: str | os.PathLike[str], report: Report) -> None:
+    """Write the page, whole or not at all; missing folders are made.
+
+    Args:
+        path: the HTML file; replaced where it exists.
+        report: what to show.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    target = Path(path)
+    # A file name that is no valid Unicode must not cost the report: it gets question marks.
+    page = _render(report).encode("utf-8", errors="replace")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(page)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _render(report: Report) -> str:
+    import jinja2  # noqa: PLC0415
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=_percent, text=_text, rgb=_rgb)
+    source = importlib.resources.files("fullconv.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        report=report,
+        headline=_headline(report.scores),
+        facts={name: text for name, text in report.facts.items() if name not in _FOLDED_FACTS},
+        folded={name: text for name, text in report.facts.items() if name in _FOLDED_FACTS} | dict(report.options),
+        classes=_classes(report),
+        curves=_chart(curves_png(report.rows)) if report.rows else None,
+        confusion=_chart(confusion_png(report.counts, report.labels)),
+        previews=[_figure(preview) for preview in report.previews],
+        void=tuple(report.labels.palette()[VOID].tolist()),
+        errors={"correct": CORRECT, "wrong": WRONG, "void": UNSCORED},
+    )
+
+
+def _headline(scores: Scores) -> list[tuple[str, float, str]]:
+    """Name, value and meaning of the four numbers, the one that papers compare first."""
+    return [
+        ("mean IU", scores.mean_iu, "overlap of truth and prediction, mean over classes"),
+        ("pixel accuracy", scores.pixel_accuracy, "share of pixels labelled correctly"),
+        ("mean accuracy", scores.mean_accuracy, "share of each class found, mean over classes"),
+        ("f.w. IU", scores.fw_iu, "overlap, classes weighted by their pixels"),
+    ]
+
+
+def _classes(report: Report) -> list[dict[str, Any]]:
+    """One row of the table a class, with the class that it is most often taken for."""
+    total = sum(report.scores.pixels)
+    wrong = report.counts.copy()
+    np.fill_diagonal(wrong, 0)
+    rows = []
+    for number, name in enumerate(report.labels.names):
+        pixels = report.scores.pixels[number]
+        taken_for = int(wrong[number].argmax())
+        share = int(wrong[number, taken_for]) / pixels if pixels else 0
+        rows.append(
+            {
+                "name": name,
+                "colour": report.labels.colours[number],
+                "iu": report.scores.iu[number],
+                "accuracy": report.scores.accuracy[number],
+                "pixels": pixels,
+                "share": pixels / total if total else math.nan,
+                "taken_for": (report.labels.names[taken_for], share) if share >= 0.005 else None,
+            }
+        )
+    return rows
+
+
+def _chart(png: bytes) -> dict[str, Any]:
+    """A chart at its size on paper, so that its letters are as large as the page's."""
+    width, height = struct.unpack(">II", png[16:24])  # of the header chunk, which every PNG starts with
+    scale = 96 / CHART_DPI
+    return {"address": _address("png", png), "width": round(width * scale), "height": round(height * scale)}
+
+
+def _figure(preview: Preview) -> dict[str, Any]:
+    """A preview as the template shows it: PNG where that is smaller (maps of few colours), else JPEG."""
+    from PIL import Image  # noqa: PLC0415
+
+    image = Image.fromarray(preview.picture)
+    image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    files = {}
+    for kind, options in (("png", {}), ("jpeg", {"quality": 90, "subsampling": 0})):
+        buffer = io.BytesIO()
+        image.save(buffer, format=kind, **options)
+        files[kind] = buffer.getvalue()
+    kind = min(files, key=lambda name: len(files[name]))
+    return {
+        "name": preview.name,
+        "mean_iu": preview.mean_iu,
+        "address": _address(kind, files[kind]),
+        "width": image.width,
+        "height": image.height,
+        "pixelated": preview.picture.shape[1] <= _PAGE_WIDTH,
+    }
+
+
+def _address(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _percent(value: float | None) -> str:
+    """
+    >>> _percent(0.6551), _percent(math.nan), _percent(None)
+    ('65.5', '\N{EN DASH}', '\N{EN DASH}')
+    """
+    return "\N{EN DASH}" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _text(value: Any) -> str:
+    """An option's value as a reader would write it."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def _rgb(colour: Sequence[int]) -> str:
+    return f"rgb({colour[0]} {colour[1]} {colour[2]})"

@@ -1,0 +1,107 @@
+"""The run folder: what a training run writes, and where."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fullconv.errors import DataError, OptionError
+from fullconv.files import atomic
+
+COLUMNS = (
+    "step", "epoch", "seconds", "loss", "lr", "images_per_s",
+    "val_pixel_accuracy", "val_mean_accuracy", "val_mean_iu", "val_fw_iu",
+)  # fmt: skip
+"""Of metrics.csv; empty where a row did not measure it."""
+
+Row = dict[str, float | None]
+
+
+class RunFolder:
+    """``runs/NAME/``: run.yaml, best and last model, state/, metrics.csv, events, curves, previews, report.
+
+    Args:
+        path: the folder.
+        resume: go on in a folder that holds a run; otherwise it must not hold one.
+
+    Raises:
+        OptionError: the folder holds a run already, or none to resume.
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
+        self.path = Path(path)
+        self.options = self.path / "run.yaml"
+        self.best = self.path / "best.safetensors"
+        self.last = self.path / "last.safetensors"
+        self.state = self.path / "state"
+        self.metrics = self.path / "metrics.csv"
+        self.previews = self.path / "previews"
+        self.report = self.path / "report.html"
+        if resume and not self.options.is_file():
+            raise OptionError(
+                f"{self.path} holds no run to resume; name the folder of one with --out, or drop --resume"
+            )
+        if not resume and self.options.exists():
+            raise OptionError(
+                f"{self.path} holds a run already; add --resume to go on with it, or choose another --out"
+            )
+        try:
+            self.previews.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError(
+                f"{self.path} cannot be made a folder ({error.strerror}); choose another --out"
+            ) from error
+        self.rows: list[Row] = []
+
+    @classmethod
+    def free(cls, parent: str | Path, name: str) -> Path:
+        """``parent/name``, or the first of ``parent/name-2``, ... that holds no run."""
+        number, path = 1, Path(parent) / name
+        while path.exists():
+            number += 1
+            path = Path(parent) / f"{name}-{number}"
+        return path
+
+    def write_options(self, options: Mapping[str, Any]) -> None:
+        """Write run.yaml: every resolved option, versions, seed and the data's fingerprint."""
+        with atomic(self.options) as path:
+            path.write_text(yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def read_options(self) -> dict[str, Any]:
+        """What `write_options` wrote.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            value = yaml.safe_load(self.options.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DataError(f"{self.options} cannot be read ({type(error).__name__}); start a new run") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{self.options} holds no options; start a new run")
+        return value
+
+    def add(self, row: Row) -> None:
+        """Append a line to metrics.csv."""
+        new = not self.rows
+        self.rows.append(row)
+        with self.metrics.open("w" if new else "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            if new:
+                writer.writeheader()
+            writer.writerow({key: "" if value is None else f"{value:.6g}" for key, value in row.items()})
+
+    def restore_rows(self, step: int) -> None:
+        """Read metrics.csv back up to a step; later lines, written after the state was saved, are dropped."""
+        if not self.metrics.is_file():
+            return
+        with self.metrics.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        for line in lines:
+            row: Row = {key: float(value) if value else None for key, value in line.items() if key in COLUMNS}
+            if (row.get("step") or 0) <= step:
+                self.add(row)

@@ -1,0 +1,201 @@
+"""Before the first step: the data looked at, the options resolved, the net made."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+
+import fullconv
+from fullconv.data import open_dataset
+from fullconv.data.augment import Augmentation
+from fullconv.data.pairs import Checked, check, require_usable
+from fullconv.data.sample import Dataset
+from fullconv.errors import OptionError
+from fullconv.nets import FCN, NetOptions, build
+from fullconv.training.recipes import Recipe, fitted
+from fullconv.weights.modelfile import read_model
+
+Data = str | Path | tuple[Dataset, Dataset]
+"""What `open_dataset` takes, or the train and val data sets themselves."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Every resolved option of a run; with the data and the versions it determines the result.
+
+    Attributes:
+        data: as the user named it.
+        net: trunk, head, classes, inputs, ...
+        recipe: with all values fixed.
+        name: of the recipe.
+        seed: of initial weights, order, augmentation and dropout.
+        steps, minutes: the length, one of the two.
+        precision: of the training's convolutions, "float32" or "bfloat16".
+        evaluations: times that val is scored at most; the end always is.
+        init: model file the weights started from.
+    """
+
+    data: str
+    net: NetOptions
+    recipe: Recipe
+    name: str
+    seed: int
+    steps: int | None
+    minutes: float | None
+    precision: str
+    evaluations: int = 10
+    init: str | None = None
+
+    def to_yaml(self) -> dict[str, Any]:
+        """Plain values for run.yaml."""
+        return {**asdict(self), "net": self.net.to_json(), "recipe": _plain(self.recipe.to_json())}
+
+    @classmethod
+    def from_yaml(cls, value: Mapping[str, Any]) -> RunOptions:
+        """Inverse of `to_yaml`; other keys are ignored.
+
+        Raises:
+            OptionError: a key is missing or of a wrong type.
+        """
+        try:
+            recipe = dict(value["recipe"])
+            augmentation: dict[str, Any] = {
+                key: tuple(v) if isinstance(v, list) else v for key, v in recipe.pop("augmentation").items()
+            }
+            own = {key: value[key] for key in cls.__dataclass_fields__ if key not in ("net", "recipe")}
+            return cls(
+                net=NetOptions.from_json(value["net"]),
+                recipe=Recipe(**recipe, augmentation=Augmentation(**augmentation)),
+                **own,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise OptionError(f"run.yaml is incomplete or of another version ({error}); start a new run") from error
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The two splits, checked, and served from memory as far as they fit."""
+
+    train: Checked
+    val: Checked
+
+    def fingerprint(self) -> str:
+        """Of both."""
+        return f"{self.train.dataset.fingerprint()[:16]}-{self.val.dataset.fingerprint()[:16]}"
+
+
+def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = None) -> Splits:
+    """Open and check both splits: every image and mask is decoded once.
+
+    Args:
+        progress: called with (split, samples done, samples in all).
+
+    Raises:
+        DataError: whatever is wrong, of both splits, the first ten files of each named.
+    """
+    train, val = data if isinstance(data, tuple) else (open_dataset(data, "train"), open_dataset(data, "val"))
+    budget = _memory() // 4
+    checked = []
+    for dataset in (train, val):
+        split = dataset.split
+        checked.append(check(dataset, progress and (lambda i, n, s=split: progress(s, i, n)), cache_bytes=budget))
+        budget -= sum(
+            a.nbytes for s in checked[-1].dataset.kept.values() for a in (*s.inputs.values(), *s.masks.values())
+        )
+    for each in checked:
+        require_usable(each)
+    return Splits(*checked)
+
+
+def resolve_options(
+    data: str,
+    splits: Splits,
+    net: str | NetOptions,
+    *,
+    recipe: str,
+    seed: int,
+    minutes: float | None,
+    epochs: float | None,
+    steps: int | None,
+    precision: str,
+    init: str | None,
+    net_options: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> RunOptions:
+    """Everything a user left open, decided."""
+    if sum(v is not None for v in (minutes, epochs, steps)) > 1:
+        raise OptionError("minutes, epochs and steps are three ways to give one length; choose one")
+    if epochs is not None and not epochs > 0:
+        raise OptionError(f"{epochs} epochs; expected more than 0")
+    train = splits.train.dataset
+    classes = {task: len(labels) for task, labels in train.labels.items()}
+    if isinstance(net, str):
+        with torch.device("meta"):  # only its options are wanted here
+            net = build(net, classes, channels=train.channels, **net_options).options
+    if dict(net.classes) != classes or {n: i.channels for n, i in net.inputs.items()} != dict(train.channels):
+        raise OptionError(f"the net has classes {dict(net.classes)}, the data {classes} (task: classes); give others")
+    fixed = fitted(recipe, splits.train.sizes, overrides)
+    if epochs is not None:
+        steps = max(1, round(epochs * len(train) / fixed.batch))
+    if steps is None and minutes is None:
+        steps = fixed.steps
+    return RunOptions(data, net, fixed, recipe, seed, steps, minutes, precision, init=init)
+
+
+def make_net(options: RunOptions) -> tuple[FCN, list[str]]:
+    """The net with its first weights, and what was taken from `options.init`, a line each."""
+    torch.manual_seed(options.seed)
+    net = FCN(options.net)
+    return net, [] if options.init is None else initialise(net, options.init)
+
+
+def initialise(net: FCN, path: str | Path) -> list[str]:
+    """Copy every weight of a model file that has the same name and shape; returns what was copied and what was not.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        OptionError: no weight fits.
+    """
+    source, target = read_model(path).net.state_dict(), net.state_dict()
+    fitting = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
+    if not any(value.is_floating_point() for value in fitting.values()):
+        raise OptionError(f"{path}: none of its {len(source)} weights fits this net; choose the net it was made for")
+    net.load_state_dict(fitting, strict=False)
+    left = sorted(set(target) - set(fitting))
+    return [
+        f"init: {len(fitting)} of {len(target)} weights from {path}",
+        *([f"init: fresh weights: {', '.join(left[:20])}{' ...' if len(left) > 20 else ''}"] if left else []),
+    ]
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions and machine, for run.yaml."""
+    return {
+        "fullconv": fullconv.__version__,
+        "torch": str(torch.__version__),  # a str subclass that YAML does not know
+        "accelerate": accelerate.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads",
+    }
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return 8 << 30
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is all YAML knows."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

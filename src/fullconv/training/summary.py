@@ -1,0 +1,144 @@
+"""The end of a run: previews, curves, confusion matrix and the report, from its best model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fullconv.data.sample import Array, Sample
+from fullconv.evaluate import Evaluation, evaluate_net
+from fullconv.files import atomic
+from fullconv.inference.batches import coarse_scores
+from fullconv.labels import LabelSet
+from fullconv.metrics import ConfusionMatrix, Scores
+from fullconv.report.html import Preview, Report, write_report
+from fullconv.report.pictures import confusion_png, curves_png, triptych
+from fullconv.training.run import RunFolder
+from fullconv.training.setup import RunOptions, Splits, surroundings
+from fullconv.weights.modelfile import read_model
+
+PREVIEWS = 12
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is told of a run.
+
+    Attributes:
+        best: the evaluation of the best model; None: it is scored now, unless no model was ever scored.
+        seconds: the run took so far.
+    """
+
+    folder: RunFolder
+    splits: Splits
+    options: RunOptions
+    notes: list[str]
+    best: Evaluation | None
+    seconds: float
+    command: str
+
+
+def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | None:
+    """Write previews/, curves.png, confusion.png and report.html; returns the best model's scores on val.
+
+    Args:
+        report: called with the share done, 0..1.
+    """
+    folder, val = run.folder, run.splits.val.dataset
+    model = read_model(folder.best)
+    best = run.best
+    if best is None and model.metrics:  # resumed, and not better since
+        best = evaluate_net(model.net, val, run.options.precision)
+    task = next(iter(val.labels))
+    labels = val.labels[task]
+    matrix = best.matrix if best else ConfusionMatrix(len(labels))
+
+    shown = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, PREVIEWS).astype(int))]
+    previews = []
+    stream = ((sample, sample.inputs) for sample in shown)
+    for done, (sample, tasks) in enumerate(coarse_scores(model.net, stream, run.options.precision), 1):
+        predicted = tasks[task].labels()[0].cpu().numpy()
+        previews.append(_preview(sample, task, predicted, labels))
+        with atomic(folder.previews / f"{sample.name.replace('/', '_')}.png") as path:
+            Image.fromarray(previews[-1].picture).save(path, compress_level=1)
+        report(done / (len(shown) + 2))
+
+    _write(folder.path / "curves.png", curves_png(folder.rows))
+    _write(folder.path / "confusion.png", confusion_png(matrix.counts, labels))
+    report((len(shown) + 1) / (len(shown) + 2))
+    scores = best.scores if best else None
+    write_report(
+        folder.report,
+        Report(
+            title=folder.path.resolve().name,
+            command=run.command,
+            options=_flat({**run.options.to_yaml(), "fingerprint": run.splits.fingerprint()}),
+            facts=_facts(run),
+            labels=labels,
+            scores=matrix.scores(),
+            counts=matrix.counts,
+            rows=folder.rows,
+            previews=previews,
+            notes=run.notes,
+        ),
+    )
+    report(1.0)
+    return scores
+
+
+def _preview(sample: Sample, task: str, predicted: Array, labels: LabelSet) -> Preview:
+    own = ConfusionMatrix(len(labels))
+    own.update(sample.masks[task], predicted)
+    image = next(iter(sample.inputs.values()))
+    if image.shape[2] != 3:
+        image = np.repeat(image[:, :, :1], 3, axis=2)
+    return Preview(sample.name, triptych(image, sample.masks[task], predicted, labels), own.scores().mean_iu)
+
+
+def _facts(run: Summary) -> dict[str, str]:
+    rates = [rate for row in run.folder.rows if (rate := row.get("images_per_s"))]
+    steps = max((row["step"] or 0 for row in run.folder.rows), default=0)
+    train, val = run.splits.train.dataset, run.splits.val.dataset
+    facts = {
+        "net": f"{run.options.net.stride}s on {run.options.net.trunk}, {run.options.net.padding} padding",
+        "data": f"{run.options.data}: {len(train)} train, {len(val)} val",
+        "time": f"{run.seconds / 60:.1f} min",
+        "steps": f"{steps:.0f} of {run.options.recipe.batch} images",
+        "images/s": f"{np.median(rates):.1f}" if rates else "n/a",
+        "precision": run.options.precision,
+        "peak memory": _peak_memory(),
+    }
+    around = surroundings()
+    facts["machine"] = around.pop("machine")
+    return facts | {"versions": ", ".join(f"{name} {version}" for name, version in around.items())}
+
+
+def _peak_memory() -> str:
+    """Of this process, where the system tells."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return "n/a"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
+
+
+def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested options as one level of dotted names."""
+    flat: dict[str, str] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
