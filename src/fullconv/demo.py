@@ -23,7 +23,7 @@ from fullconv.training.train import train
 NET = "fcn1s-slim"
 """Scratches are a die or two wide: scores at every die."""
 
-TRAIN, VAL, TEST = 8000, 200, 1000
+TRAIN, VAL, TEST = 20_000, 300, 1000
 """Maps generated for each split; test maps are met by nobody before the end."""
 
 SHOWN = 12

@@ -20,7 +20,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # an ordinary new file's: safetensors would leave 0600
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(target)

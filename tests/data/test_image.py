@@ -187,6 +187,12 @@ def test_ycbcr_and_lab(tmp_path: Path) -> None:
     assert np.abs(read_image(tmp_path / "lab.tif").astype(int)[0, 0] - (200, 30, 60)).max() <= 3
 
 
+@pytest.mark.parametrize(("mode", "plain", "value"), [("RGBa", "RGBA", (200, 100, 50, 128)), ("La", "LA", (200, 128))])
+def test_alpha_that_is_multiplied_in_is_taken_out(mode: str, plain: str, value: tuple[int, ...]) -> None:
+    colour = value[:3] if len(value) == 4 else value[:1] * 3
+    assert np.abs(as_image(one(plain, value).convert(mode)).astype(int)[0, 0] - colour).max() <= 1
+
+
 def test_12_bit_grey_is_stretched_from_4095(tmp_path: Path) -> None:
     entries = [(256, 3, 2), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 1)]
     entries.append((279, 4, 3))

@@ -40,7 +40,7 @@ def radius(shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Distance of every die's middle from the wafer's centre, where the edge of the array is 1."""
     height, width = shape
     y, x = np.mgrid[:height, :width]
-    return np.hypot((y + 0.5) / (height / 2) - 1, (x + 0.5) / (width / 2) - 1)
+    return np.asarray(np.hypot((y + 0.5) / (height / 2) - 1, (x + 0.5) / (width / 2) - 1))
 
 
 def failing_share(cells: Cells) -> float:
@@ -189,11 +189,8 @@ def test_a_pattern_is_labelled_with_its_class_where_it_fails_dies(name: str) -> 
 
 
 def test_mixtures_are_those_of_mixedwm38() -> None:
-    middles, edges = ([], ["center"], ["donut"]), ([], ["edge-ring"], ["edge-loc"])
-    allowed = {
-        tuple(middle + edge + inner + across)
-        for middle, edge, inner, across in itertools.product(middles, edges, ([], ["loc"]), ([], ["scratch"]))
-    }
+    slots = (("", "center", "donut"), ("", "edge-ring", "edge-loc"), ("", "loc"), ("", "scratch"))
+    allowed = {tuple(filter(None, names)) for names in itertools.product(*slots)}
     assert len(allowed) == 38 - 2  # less near-full and random, which never mix
     rng = np.random.default_rng(0)
     drawn = [tuple(wafer._mixture(rng)) for _ in range(4000)]
@@ -221,8 +218,8 @@ def test_later_patterns_are_painted_over_earlier_ones(monkeypatch: pytest.Monkey
         half = grid.z.real < 0
         return Field(0.0 * half, half)
 
-    monkeypatch.setitem(PATTERNS, "a", Pattern(1, 1.0, everywhere))  # type: ignore[misc]
-    monkeypatch.setitem(PATTERNS, "b", Pattern(2, 1.0, left))  # type: ignore[misc]
+    monkeypatch.setitem(PATTERNS, "a", Pattern(1, 1.0, everywhere))
+    monkeypatch.setitem(PATTERNS, "b", Pattern(2, 1.0, left))
     cells, mask = generate(0, 0, patterns=("a", "b"), size=(10, 12))
     assert np.all(cells[cells > 0] == 2)
     assert set(mask[:, :6][cells[:, :6] > 0]) == {2}
@@ -269,8 +266,8 @@ DISTANCES = {
     "edge-loc": ((0.45, 0.84, 0.94), (0.25, 0.06, 0.03)),
     "scratch": ((0.29, 0.68, 0.87), (0.1, 0.13, 0.1)),
 }
-# Median failure rate in ten bins of the radius, and how far off each may be. Blob sizes are broad, so that a die halfway
-# out fails in nearly all maps or nearly none: the median of 600 maps there still has a standard error of about .04.
+# Median failure rate in ten bins of the radius, and how far off each may be. Blob sizes are broad: a die halfway out
+# fails in nearly all maps or in nearly none, and the median of 600 maps there has a standard error of about .04.
 PROFILES = {
     "center": ((0.92, 0.83, 0.58, 0.24, 0.08, 0.05, 0.05, 0.05, 0.06, 0.16), 0.12),
     "donut": ((0.17, 0.11, 0.23, 0.63, 0.69, 0.34, 0.20, 0.09, 0.08, 0.20), 0.1),
@@ -407,7 +404,7 @@ def test_default_lengths_and_indices() -> None:
     assert [len(Wafer(split)) for split in SPLITS] == [4000, 400, 400]
     data = Wafer("test", 3)
     assert data[-1].name == data[2].name == "wafer-test-000002"
-    assert [sample.name for sample in data] == list(data.names)  # iteration ends by IndexError
+    assert [data[index].name for index in range(len(data))] == list(data.names)
     for index in (3, -4):
         with pytest.raises(IndexError, match=rf"wafer map {index} of 3; give -3\.\.2"):
             data[index]

@@ -43,7 +43,7 @@ class Normalise(nn.Module):
         self.register_buffer("scale", 1 / torch.tensor(options.std)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (x - self.mean) * self.scale
+        x = (x.to(self.mean.dtype) - self.mean) * self.scale  # float64 images too must meet the weights' type
         return x.flip(1) if self.reverse else x
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from typing import Any
+
+from torch import nn
 
 from fullconv.errors import OptionError, unknown_name
 from fullconv.labels import VOID
@@ -14,6 +15,9 @@ PADDINGS = ("same", "paper")
 UPSAMPLINGS = ("bilinear", "learned", "learned-all")
 FUSIONS = ("early", "late")
 ORDERS = ("rgb", "bgr")
+
+RESERVED = {"fused", *dir(nn.ModuleDict())}
+"""No names of inputs or tasks: modules are held by them, beside the container's own attributes."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class InputOptions:
     order: str = "rgb"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
-        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if not 1 <= len(self.mean) <= 1024 or len(self.mean) != len(self.std):
             raise OptionError(
                 f"{len(self.mean)} means and {len(self.std)} deviations; expected one of each a channel, 1 to 1024"
             )
-        if not all(map(isfinite, self.mean)) or not all(isfinite(v) and v > 0 for v in self.std):
-            raise OptionError("an input's means must be finite and its deviations finite and above 0")
+        if not all(_is_number(v, -1e6, 1e6) for v in self.mean) or not all(_is_number(v, 1e-6, 1e6) for v in self.std):
+            raise OptionError("an input's means must be numbers up to 1e6 and its deviations numbers of 1e-6 to 1e6")
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if self.order not in ORDERS:
             raise unknown_name("channel order", self.order, ORDERS)
         if self.order == "bgr" and len(self.mean) != 3:
@@ -89,15 +93,17 @@ class NetOptions:
             if not 1 <= len(names) <= 16:
                 raise OptionError(f"{len(names)} {kind}s; expected 1 to 16")
             for name in names:
-                if not isinstance(name, str) or not name.isidentifier() or name == "fused":
-                    raise OptionError(f"{kind} name {name!r} must be a plain word such as 'depth', and not 'fused'")
+                if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
+                    raise OptionError(f"{kind} name {name!r} is reserved or no plain word; choose one such as 'depth'")
         for task, count in self.classes.items():
             if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= VOID:
                 raise OptionError(f"task {task!r} has {count!r} classes; expected 1 to {VOID}")
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout {self.dropout}; expected 0 <= rate < 1")
-        if not 0 < self.width <= 4:
-            raise OptionError(f"width {self.width}; expected above 0 and at most 4")
+        if isinstance(self.stride, bool) or not isinstance(self.stride, int):
+            raise OptionError(f"stride {self.stride!r}; expected a whole number such as 8")
+        if not _is_number(self.dropout, 0, 1) or self.dropout == 1:
+            raise OptionError(f"dropout {self.dropout!r}; expected a number 0 <= rate < 1")
+        if not _is_number(self.width, 0, 4) or self.width == 0:
+            raise OptionError(f"width {self.width!r}; expected a number above 0 and at most 4")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` inverts."""
@@ -115,9 +121,13 @@ class NetOptions:
             if extra := sorted(set(value) - known):
                 raise unknown_name("net option", extra[0], known)
             inputs = {str(name): InputOptions(**spec) for name, spec in value["inputs"].items()}
-            numbers = {key: float(value[key]) for key in ("dropout", "width") if key in value}
-            return cls(**{**value, **numbers, "classes": dict(value["classes"]), "inputs": inputs})
+            return cls(**{**value, "classes": dict(value["classes"]), "inputs": inputs})
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, OptionError):
                 raise
             raise OptionError(f"the net's options are incomplete or of a wrong type ({error})") from error
+
+
+def _is_number(value: object, least: float, most: float) -> bool:
+    """An int or float (no truth value, no NaN) in [least, most]."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most

@@ -109,7 +109,7 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
 
 
 def _render(report: Report) -> str:
-    import jinja2  # noqa: PLC0415
+    import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -173,7 +173,7 @@ def _chart(png: bytes) -> dict[str, Any]:
 
 def _figure(preview: Preview) -> dict[str, Any]:
     """A preview as the template shows it: PNG where that is smaller (maps of few colours), else JPEG."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     image = Image.fromarray(preview.picture)
     image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)

@@ -131,8 +131,8 @@ def legend(labels: LabelSet) -> Picture:
     Returns:
         (H, W, 3) uint8: columns of 12 entries of 24 pixels, each a swatch of 16 x 32 in the class's exact colour.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.patches import Rectangle  # noqa: PLC0415
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     names, column, line = [*_shown(labels), "void"], 12, 24
     width = 56 + 8 * max(len(name) for name in names)
@@ -158,8 +158,8 @@ def curves_png(rows: Rows) -> bytes:
     Returns:
         PNG.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter  # noqa: PLC0415
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(11, 3.3), dpi=CHART_DPI, layout="constrained", facecolor="white")
     loss, scores, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3), sharex=True)
@@ -210,10 +210,10 @@ def confusion_png(counts: NDArray[np.int64], labels: LabelSet) -> bytes:
     Raises:
         OptionError: counts of another size than the labels'.
     """
-    from matplotlib import colormaps  # noqa: PLC0415
-    from matplotlib.colors import PowerNorm  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     classes = len(labels)
     if counts.shape != (classes, classes):
@@ -270,8 +270,8 @@ def class_bars_png(scores: Scores, labels: LabelSet) -> bytes:
     Raises:
         OptionError: scores of another number of classes than the labels'.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     classes = len(labels)
     if len(scores.iu) != classes:
@@ -322,7 +322,7 @@ def _rgb(image: Picture, mask: Picture) -> Picture:
 @functools.cache
 def _glyphs() -> frozenset[int]:
     """The characters that the charts' font can draw."""
-    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415
+    from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont(_FONT)).get_charmap())
 

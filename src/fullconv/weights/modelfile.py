@@ -28,6 +28,9 @@ FORMAT = 1
 
 KEY = "fullconv"
 
+FLOATS, COUNTS = ("F64", "F32", "F16", "BF16"), ("I64",)
+"""Types that weights and counters may be stored in; they are converted to the net's."""
+
 MAX_HEADER = 100 << 20
 """Bytes; the bound of the safetensors format itself."""
 
@@ -53,7 +56,7 @@ def write_model(path: str | Path, model: ModelFile) -> None:
     """Write a model file, atomically.
 
     Raises:
-        OptionError: labels that do not fit the net's tasks and class counts.
+        OptionError: labels that do not fit the net's tasks and class counts; a record that JSON cannot hold.
     """
     check_labels(model.net.options, model.labels)
     header = {
@@ -63,9 +66,13 @@ def write_model(path: str | Path, model: ModelFile) -> None:
         "training": dict(model.training),
         "metrics": dict(model.metrics),
     }
+    try:
+        metadata = {KEY: json.dumps(header, allow_nan=False)}
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"training and metrics must be plain JSON with finite numbers ({_brief(error)})") from error
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(header, allow_nan=False)})
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def read_model(path: str | Path) -> ModelFile:
@@ -77,20 +84,20 @@ def read_model(path: str | Path) -> ModelFile:
     path = Path(path)
     header = read_header(path)
     try:
-        options = NetOptions.from_json(_object(header, "net"))
-        labels = {task: LabelSet.from_json(value) for task, value in _object(header, "labels").items()}
+        training, metrics = _object(path, header, "training"), _object(path, header, "metrics")
+        options = NetOptions.from_json(_object(path, header, "net"))
+        labels = {task: LabelSet.from_json(value) for task, value in _object(path, header, "labels").items()}
         check_labels(options, labels)
         with torch.device("meta"):  # shapes alone: nothing is allocated before the file is found to fit
             net = FCN(options)
         net.load_state_dict(_tensors(path, net.state_dict()), assign=True)
         net.reset_normalisation()
-        net.to_channels_last()
     except ModelFileError:
         raise
-    except (FullconvError, AttributeError, TypeError) as error:
-        raise ModelFileError(f"{path}: not a usable fullconv model: {error}") from error
+    except (FullconvError, AttributeError, RecursionError, TypeError) as error:
+        raise ModelFileError(f"{path}: not a usable fullconv model: {_brief(error)}") from error
     net.eval()
-    return ModelFile(net, labels, _object(header, "training"), _object(header, "metrics"))
+    return ModelFile(net, labels, training, metrics)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -107,6 +114,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
                 raise ModelFileError(f"{path} is no safetensors file, or cut short; copy or train the model again")
             metadata = json.loads(file.read(length)).get("__metadata__", {})
         header = json.loads(metadata[KEY])
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read ({_brief(error)})") from error
     except (KeyError, TypeError, AttributeError):
         raise ModelFileError(
             f"{path} has no '{KEY}' header; expected a model written by fullconv, not bare weights"
@@ -114,9 +123,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, ModelFileError):
             raise
-        raise ModelFileError(f"{path}: the header is damaged ({error}); copy or train the model again") from error
+        raise ModelFileError(
+            f"{path}: the header is damaged ({_brief(error)}); copy or train the model again"
+        ) from error
     version = header.get("format") if isinstance(header, dict) else None
-    if not isinstance(version, int) or version < 1:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ModelFileError(f"{path}: the header names no format version; copy or train the model again")
     if version > FORMAT:
         raise ModelFileError(
@@ -144,18 +155,32 @@ def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if names != set(expected):
                 odd = sorted(names ^ set(expected))[0]
                 where = "lacks" if odd in expected else "has the extra"
-                raise ModelFileError(f"{path} {where} weight {odd}; the net of its header does not fit: train it again")
+                raise ModelFileError(
+                    f"{path} {where} weight {odd[:80]!r}; the net of its header does not fit: train it again"
+                )
             for name, tensor in expected.items():
-                shape = file.get_slice(name).get_shape()
-                if list(shape) != list(tensor.shape):
+                weight = file.get_slice(name)
+                shape, dtype = list(weight.get_shape()), weight.get_dtype()
+                if shape != list(tensor.shape):
                     raise ModelFileError(f"{path}: weight {name} is {shape}; its header's net has {list(tensor.shape)}")
-            return {name: file.get_tensor(name).to(tensor.dtype) for name, tensor in expected.items()}
+                if dtype not in (FLOATS if tensor.is_floating_point() else COUNTS):
+                    raise ModelFileError(f"{path}: weight {name} is of type {dtype}; convert it to {tensor.dtype}")
+            # Copies: what `get_tensor` gives maps the file, and would change or crash with it.
+            return {
+                name: torch.empty_like(tensor, device="cpu").copy_(file.get_tensor(name))
+                for name, tensor in expected.items()
+            }
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is damaged ({error}); copy or train the model again") from error
+        raise ModelFileError(f"{path} is damaged ({_brief(error)}); copy or train the model again") from error
 
 
-def _object(header: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _object(path: Path, header: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = header.get(key, {})
     if not isinstance(value, dict):
-        raise ModelFileError(f"the header's {key!r} is no JSON object; copy or train the model again")
+        raise ModelFileError(f"{path}: the header's {key!r} is no JSON object; copy or train the model again")
     return value
+
+
+def _brief(error: Exception) -> str:
+    """A message on one line, whatever the file put into it."""
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,63 @@
+"""CamVid from random weights: train within a time, then score val at native resolution.
+
+    python benchmarks/camvid.py ../shared/data/camvid --minutes 15 --seeds 0
+
+Runs the two commands of the README in processes of their own, one seed after the other, and prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+
+def fullconv(*arguments: str) -> dict[str, Any]:
+    """The JSON answer of a command."""
+    command = [sys.executable, "-m", "fullconv", *arguments, "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def main() -> None:
+    """Print a row a seed, and mean and spread."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--net", default="fcn8s-slim")
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    args, more = parser.parse_known_args()
+    print("| seed | minutes | images/s | mean IU | pixel accuracy | mean accuracy | f.w. IU |")
+    print("|---|---|---|---|---|---|---|")
+    ius = []
+    with TemporaryDirectory() as folder:
+        for seed in args.seeds:
+            out = str(Path(folder) / str(seed))
+            start = time.monotonic()
+            trained = fullconv(
+                "train", "--data", args.data, "--net", args.net, "--minutes", str(args.minutes),
+                "--seed", str(seed), "--out", out, *more,
+            )  # fmt: skip
+            minutes = (time.monotonic() - start) / 60
+            scores = fullconv("evaluate", trained["model"], "--data", args.data, "--split", "val")
+            rows = [line.split(",") for line in (Path(out) / "metrics.csv").read_text().splitlines()]
+            rates = [float(row[rows[0].index("images_per_s")] or 0) for row in rows[1:]]
+            ius.append(scores["mean_iu"])
+            print(
+                f"| {seed} | {minutes:.2f} | {statistics.median(r for r in rates if r):.1f} | {scores['mean_iu']:.4f} | "
+                f"{scores['pixel_accuracy']:.4f} | {scores['mean_accuracy']:.4f} | {scores['fw_iu']:.4f} |",
+                flush=True,
+            )
+    if len(ius) > 1:
+        print(f"mean {statistics.mean(ius):.4f}, standard deviation {statistics.stdev(ius):.4f}")
+
+
+if __name__ == "__main__":
+    main()
