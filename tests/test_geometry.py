@@ -10,7 +10,7 @@ from math import ceil
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fullconv.errors import GeometryError
@@ -312,6 +312,7 @@ layers = windows | st.builds(Crop, st.integers(0, 3))
 paths = st.lists(layers, max_size=5)
 
 
+@settings(deadline=None)
 @given(windows, st.integers(1, 30))
 def test_size_of_one_window_is_torchs(window: Window, size: int) -> None:
     x = torch.zeros(1, 1, size)
@@ -370,6 +371,7 @@ def length(path: list[Layer], size: int) -> int:
         return 0
 
 
+@settings(deadline=None)
 @given(paths, st.integers(1, 40), st.data())
 def test_a_unit_depends_on_nothing_outside_its_inputs(path: list[Layer], size: int, data: st.DataObject) -> None:
     units = length(path, size)
@@ -379,6 +381,7 @@ def test_a_unit_depends_on_nothing_outside_its_inputs(path: list[Layer], size: i
     assert all(first <= pixel < last for pixel in seen(path, size, unit))
 
 
+@settings(deadline=None)
 @given(paths)
 def test_inputs_are_exact_away_from_the_borders(path: list[Layer]) -> None:
     """Both ends of the interval are read, wherever no tap falls between the cells of a transposed window."""

@@ -12,7 +12,7 @@ from fullconv.errors import OptionError
 from fullconv.inference.batches import ahead, coarse_scores
 from fullconv.inference.model import Model
 from fullconv.metrics import ConfusionMatrix, Scores
-from fullconv.nets import FCN
+from fullconv.nets import FCN, NetOptions
 
 Report = Callable[[int, int], None]
 """Called with (images scored, images in all)."""
@@ -88,16 +88,11 @@ def evaluate_net(
         report: called after every image.
 
     Raises:
-        OptionError: the net's tasks or class counts are not those of the data.
+        OptionError: the net's tasks, class counts or inputs are not those of the data.
         DataError: a file that cannot be read.
     """
-    classes = {task: len(labels) for task, labels in data.labels.items()}
-    if classes != dict(net.options.classes):
-        raise OptionError(
-            f"the net has {dict(net.options.classes)} (task: classes), the data {classes}; "
-            "score it on data with its own classes"
-        )
-    matrices = {task: ConfusionMatrix(k) for task, k in classes.items()}
+    require_fit(net.options, data)
+    matrices = {task: ConfusionMatrix(len(labels)) for task, labels in data.labels.items()}
 
     def stream() -> Iterator[tuple[Sample, Mapping[str, Array]]]:
         for sample in ahead(data.__getitem__, range(len(data)), THREADS, AHEAD):
@@ -109,3 +104,22 @@ def evaluate_net(
         if report is not None:
             report(done, len(data))
     return Evaluation(matrices)
+
+
+def require_fit(net: NetOptions, data: Dataset) -> None:
+    """A net can be trained and scored on data with its own tasks, class counts and inputs.
+
+    Raises:
+        OptionError: others.
+    """
+    classes = {task: len(labels) for task, labels in data.labels.items()}
+    if dict(net.classes) != classes:
+        raise OptionError(
+            f"the net has {dict(net.classes)} (task: classes), the data {classes}; use data with the net's classes"
+        )
+    channels = {name: options.channels for name, options in net.inputs.items()}
+    if channels != dict(data.channels):
+        raise OptionError(
+            f"the net takes {channels} (input: channels), the data has {dict(data.channels)}; "
+            "use data with the net's inputs"
+        )

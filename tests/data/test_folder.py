@@ -238,12 +238,12 @@ def test_where_yaml_finds_masks(tmp_path: Path, images: str, masks: str) -> None
 
 
 def test_yaml_prefers_the_masks_beside_the_images(tmp_path: Path) -> None:
-    for folder in ("labels/train", "labels"):
-        save_scene(tmp_path / "images" / "train" / "a.png", tmp_path / folder / "a.png", 1)
-        save_scene(tmp_path / "images" / "train" / "b.png", tmp_path / folder / "b.png", 1)
     path = tmp_path / "a.yaml"
-    path.write_text("train: images/train\nmasks_dir: labels\nnames: [a, b, c]\n")
-    assert open_yaml("x", path, "train").pairs[0].mask.parent == tmp_path / "labels" / "train"
+    path.write_text("train: a/images/train\nmasks_dir: labels\nnames: [a, b, c]\n")
+    for folder in ("labels", "labels/train", "a/labels/train"):  # each is looked in before the one above
+        for name in "pq":
+            save_scene(tmp_path / "a" / "images" / "train" / f"{name}.png", tmp_path / folder / f"{name}.png", 1)
+        assert open_yaml("x", path, "train").pairs[0].mask.parent == tmp_path / folder
 
 
 def test_yaml_label_mapping(tmp_path: Path) -> None:
@@ -281,6 +281,15 @@ def test_yaml_colors(tmp_path: Path) -> None:
         ("train: nowhere\nnames: [a]", "there is no folder"),
         ("train: images/train\nnames: [a]\nmasks_dir: no", "masks_dir is False, expected the path of a folder"),
         ("train: images/train\nnames: [a]\nmasks_dir: nowhere", "no masks for images/train; looked in"),
+    ],
+)
+def test_yaml_refusals(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in described(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("names: a", "names is 'a', expected a list, such as [background, scratch]"),
         ("names: []", "names is [], expected a list"),
         ("path: .", "names is None, expected a list"),
@@ -305,10 +314,8 @@ def test_yaml_colors(tmp_path: Path) -> None:
         ("names: [a, b]\ncolors: {a: '#000000'}", "colors has no colour for b; give every class its own"),
     ],
 )
-def test_yaml_refusals(tmp_path: Path, text: str, expected: str) -> None:
-    if "names" in text and "train:" not in text and "names: [a]" != text or text == "path: .":
-        text += "\ntrain: images/train\nmasks_dir: annotations\n"
-    assert expected in described(tmp_path, text)
+def test_yaml_class_refusals(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in described(tmp_path, f"train: images/train\nmasks_dir: annotations\n{text}")
 
 
 def test_long_values_are_cut(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Prediction:
     """What a net says of one image in one task.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, as the net saw it.
+        image: (H, W, 3) uint8 RGB, or grey (H, W, 1): the net's first input.
         coarse: the scores before the last upsampling, batch of one.
         label_set: the classes.
     """
@@ -48,11 +48,13 @@ class Prediction:
     @cached_property
     def labels(self) -> Array:
         """(H, W) uint8 class numbers."""
-        return self.coarse.labels()[0].cpu().numpy()
+        with torch.inference_mode():
+            return self.coarse.labels()[0].cpu().numpy()
 
     def scores(self) -> NDArray[np.float32]:
         """(K, H, W) float32: the full-size scores before the softmax."""
-        return self.coarse.upsample()[0].cpu().numpy()
+        with torch.inference_mode():
+            return self.coarse.upsample()[0].cpu().numpy()
 
     def confidence(self) -> NDArray[np.float32]:
         """(H, W) float32 of 0..1: the softmax probability of each pixel's label.
@@ -64,8 +66,9 @@ class Prediction:
         result = np.empty((height, width), dtype=np.float32)
         for top in range(0, height, CONFIDENCE_ROWS):
             rows = (top, min(top + CONFIDENCE_ROWS, height))
-            block = self.coarse.head.rows(self.coarse.scores, self.coarse.size, rows)
-            result[slice(*rows)] = torch.softmax(block[0], 0).amax(0).cpu().numpy()
+            with torch.inference_mode():
+                block = self.coarse.head.rows(self.coarse.scores, self.coarse.size, rows)
+                result[slice(*rows)] = torch.softmax(block[0], 0).amax(0).cpu().numpy()
         return result
 
     def areas(self) -> dict[str, float]:
@@ -150,7 +153,7 @@ class Model:
 
     def predictions(self, inputs: Mapping[str, Array], tasks: Mapping[str, CoarseScores]) -> dict[str, Prediction]:
         """Predictions by task from the net's coarse scores."""
-        shown = next(iter(inputs.values()))
+        shown = drawable(next(iter(inputs.values())))
         return {task: Prediction(shown, coarse, self.label_sets[task]) for task, coarse in tasks.items()}
 
     def inputs(self, image: Picture | Mapping[str, Picture]) -> dict[str, Array]:
@@ -170,6 +173,11 @@ class Model:
                 )
             arrays[name] = array
         return arrays
+
+
+def drawable(image: Array) -> Array:
+    """An input as a picture can show it: its first channel as grey where it is neither colour nor grey."""
+    return image if image.shape[2] in (1, 3) else image[:, :, :1]
 
 
 def load(path: str | Path) -> Model:

@@ -36,13 +36,14 @@ def resolve(precision: str, device: torch.device) -> str:
 
 @contextmanager
 def inference(net: nn.Module, precision: str = "float32") -> Iterator[None]:
-    """Evaluation mode, no gradients, the given precision; the net's mode is restored afterwards."""
+    """Evaluation mode, no gradients, the given precision; every module's mode is restored afterwards."""
     device = next(net.parameters()).device
     enabled = resolve(precision, device) == "bfloat16"
-    training = net.training
+    modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             yield
     finally:
-        net.train(training)
+        for module, training in modes:
+            module.training = training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class RunFolder:
         resume: go on in a folder that holds a run; otherwise it must not hold one.
 
     Raises:
-        OptionError: the folder holds a run already, or none to resume.
+        OptionError: the folder holds a run already, or none to resume, or no folder can be made there.
     """
 
     def __init__(self, path: str | Path, resume: bool = False) -> None:
@@ -49,12 +50,11 @@ class RunFolder:
             raise OptionError(
                 f"{self.path} holds a run already; add --resume to go on with it, or choose another --out"
             )
-        try:
-            self.previews.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OptionError(
-                f"{self.path} cannot be made a folder ({error.strerror}); choose another --out"
-            ) from error
+        # Nothing is made before the first file is written: data that cannot be used must leave no trace.
+        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            why = "may not be written to" if nearest.is_dir() else "is a file"
+            raise OptionError(f"{self.path} cannot be made a folder ({nearest} {why}); choose another --out")
         self.rows: list[Row] = []
 
     @classmethod
@@ -93,15 +93,32 @@ class RunFolder:
             writer = csv.DictWriter(file, COLUMNS, restval="")
             if new:
                 writer.writeheader()
-            writer.writerow({key: "" if value is None else f"{value:.6g}" for key, value in row.items()})
+            writer.writerow({key: _text(value) for key, value in row.items()})
 
     def restore_rows(self, step: int) -> None:
-        """Read metrics.csv back up to a step; later lines, written after the state was saved, are dropped."""
+        """Read metrics.csv back up to a step; later lines, written after the state was saved, are dropped.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         if not self.metrics.is_file():
             return
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        for line in lines:
-            row: Row = {key: float(value) if value else None for key, value in line.items() if key in COLUMNS}
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                lines = list(csv.DictReader(file))
+            rows: list[Row] = [
+                {key: float(value) if value else None for key, value in line.items() if key in COLUMNS}
+                for line in lines
+            ]
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(f"{self.metrics} cannot be read ({error}); move it away to go on without it") from error
+        for row in rows:
             if (row.get("step") or 0) <= step:
                 self.add(row)
+
+
+def _text(value: float | None) -> str:
+    """Whole numbers with all their digits, as steps need, others with six."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"

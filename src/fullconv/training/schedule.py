@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 
 from fullconv.errors import OptionError
 
@@ -28,8 +28,8 @@ class Length:
             raise OptionError("a run is as long as its steps or its minutes; give one of the two")
         if self.steps is not None and self.steps < 1:
             raise OptionError(f"{self.steps} steps; expected at least 1")
-        if self.seconds is not None and self.seconds <= 0:
-            raise OptionError(f"{self.seconds / 60:g} minutes; expected more than 0")
+        if self.seconds is not None and not 0 < self.seconds < inf:
+            raise OptionError(f"{self.seconds / 60:g} minutes; expected a number above 0")
 
     def progress(self, step: int, elapsed: float) -> float:
         """0..1, never falling: the share of the steps done, or of the time for training used."""

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 import fullconv
 from fullconv.data import open_dataset
 from fullconv.data.augment import Augmentation
+from fullconv.data.image import shown
 from fullconv.data.pairs import Checked, check, require_usable
 from fullconv.data.sample import Dataset
-from fullconv.errors import OptionError
+from fullconv.errors import DataError, OptionError
+from fullconv.evaluate import require_fit
 from fullconv.nets import FCN, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
 from fullconv.weights.modelfile import read_model
@@ -101,6 +104,12 @@ def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = N
         DataError: whatever is wrong, of both splits, the first ten files of each named.
     """
     train, val = data if isinstance(data, tuple) else (open_dataset(data, "train"), open_dataset(data, "val"))
+    for dataset in (train, val):
+        if not len(dataset):
+            raise DataError(f"{shown(dataset.source)} ({dataset.split}): holds no sample; expected at least one")
+    kinds = [({t: labels.names for t, labels in d.labels.items()}, dict(d.channels)) for d in (train, val)]
+    if kinds[0] != kinds[1]:
+        raise DataError(f"train has the classes and channels {kinds[0]}, val {kinds[1]}; expected the same")
     budget = _memory() // 4
     checked = []
     for dataset in (train, val):
@@ -109,8 +118,14 @@ def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = N
         budget -= sum(
             a.nbytes for s in checked[-1].dataset.kept.values() for a in (*s.inputs.values(), *s.masks.values())
         )
+    problems = []
     for each in checked:
-        require_usable(each)
+        try:
+            require_usable(each)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
     return Splits(*checked)
 
 
@@ -132,15 +147,16 @@ def resolve_options(
     """Everything a user left open, decided."""
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
         raise OptionError("minutes, epochs and steps are three ways to give one length; choose one")
-    if epochs is not None and not epochs > 0:
-        raise OptionError(f"{epochs} epochs; expected more than 0")
+    if epochs is not None and not 0 < epochs < inf:
+        raise OptionError(f"{epochs} epochs; expected a number above 0")
+    if not 0 <= seed < 1 << 63:
+        raise OptionError(f"seed {seed}; expected 0 or a positive number of at most 63 bits")
     train = splits.train.dataset
-    classes = {task: len(labels) for task, labels in train.labels.items()}
     if isinstance(net, str):
+        classes = {task: len(labels) for task, labels in train.labels.items()}
         with torch.device("meta"):  # only its options are wanted here
             net = build(net, classes, channels=train.channels, **net_options).options
-    if dict(net.classes) != classes or {n: i.channels for n, i in net.inputs.items()} != dict(train.channels):
-        raise OptionError(f"the net has classes {dict(net.classes)}, the data {classes} (task: classes); give others")
+    require_fit(net, train)
     fixed = fitted(recipe, splits.train.sizes, overrides)
     if epochs is not None:
         steps = max(1, round(epochs * len(train) / fixed.batch))

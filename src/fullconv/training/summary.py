@@ -14,6 +14,7 @@ from fullconv.data.sample import Array, Sample
 from fullconv.evaluate import Evaluation, evaluate_net
 from fullconv.files import atomic
 from fullconv.inference.batches import coarse_scores
+from fullconv.inference.model import drawable
 from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix, Scores
 from fullconv.report.html import Preview, Report, write_report
@@ -94,9 +95,7 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
 def _preview(sample: Sample, task: str, predicted: Array, labels: LabelSet) -> Preview:
     own = ConfusionMatrix(len(labels))
     own.update(sample.masks[task], predicted)
-    image = next(iter(sample.inputs.values()))
-    if image.shape[2] != 3:
-        image = np.repeat(image[:, :, :1], 3, axis=2)
+    image = drawable(next(iter(sample.inputs.values())))
     return Preview(sample.name, triptych(image, sample.masks[task], predicted, labels), own.scores().mean_iu)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from fullconv.errors import OptionError
+from fullconv.evaluate import require_fit
 from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
 from fullconv.training.loop import Listener, Run, Tick, Trained, Trainer, interruptible
@@ -73,6 +74,7 @@ def train(
     accelerator = Accelerator(log_with="tensorboard", project_dir=str(folder.path))
     if resume:
         options = RunOptions.from_yaml(folder.read_options())
+        require_fit(options.net, splits.train.dataset)
     else:
         options = resolve_options(
             source, splits, net, recipe=recipe, seed=seed, minutes=minutes, epochs=epochs, steps=steps,

@@ -1,0 +1,214 @@
+"""Augmentation: images that hold their own coordinates, so that every pixel says where it came from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fullconv.data.augment import FILL, Augmentation, augment
+from fullconv.data.sample import IMAGE, SEMANTIC, Array, Sample
+from fullconv.errors import OptionError
+from fullconv.labels import VOID
+
+MARK = 7
+sides = st.integers(1, 60)
+crops = st.tuples(st.integers(1, 70), st.integers(1, 70))
+seeds = st.integers(0, 10_000)
+
+
+def coordinates(height: int, width: int) -> Sample:
+    """Row, column and a mark as the image's channels; row and column as the masks of two tasks."""
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    return Sample("s", {IMAGE: np.stack([rows, columns, np.full_like(rows, MARK)], 2)}, {"row": rows, "column": columns})
+
+
+def noise(seed: int, size: tuple[int, int], channels: int) -> Sample:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+    return Sample("s", {IMAGE: image}, {SEMANTIC: rng.integers(0, 5, size, dtype=np.uint8)})
+
+
+def apply(sample: Sample, options: Augmentation, seed: int) -> Sample:
+    return augment(sample, options, np.random.default_rng(seed))
+
+
+def shown(sample: Sample) -> tuple[Array, Array, Array]:
+    """Which pixels show the image; and the masks of both tasks."""
+    return sample.masks["row"] != VOID, sample.masks["row"], sample.masks["column"]
+
+
+@settings(deadline=None)
+@given(sides, sides, crops, st.floats(0.2, 3), st.floats(1, 2), st.booleans(), seeds)
+def test_image_and_mask_move_together(
+    height: int, width: int, crop: tuple[int, int], low: float, ratio: float, flip: bool, seed: int
+) -> None:
+    options = Augmentation(crop, (low, low * ratio), flip)
+    result = apply(coordinates(height, width), options, seed)
+    image = result.inputs[IMAGE].astype(int)
+    assert image.shape == (*crop, 3)
+    assert {mask.shape for mask in result.masks.values()} == {crop}
+    there, rows, columns = shown(result)
+    assert there.any()
+    # Bilinear and nearest read the same place, to half a source pixel and the rounding to whole numbers; a shrunk
+    # image's bilinear filter is one-sided at its border, by at most the shrinking.
+    tolerance = 1 + max(1 / low, 1)
+    assert np.abs(image[there][:, 0] - rows[there]).max() <= tolerance
+    assert np.abs(image[there][:, 1] - columns[there]).max() <= tolerance
+    assert (image[there][:, 2] == MARK).all()
+    assert np.array_equal(there, columns != VOID)
+    assert (image[~there] == FILL).all()
+
+
+@settings(deadline=None)
+@given(sides, sides, crops, st.floats(0.3, 3), seeds)
+def test_the_factor_is_that_of_the_scale(
+    height: int, width: int, crop: tuple[int, int], factor: float, seed: int
+) -> None:
+    there, rows, columns = shown(apply(coordinates(height, width), Augmentation(crop, (factor, factor)), seed))
+    for axis, (size, mask) in enumerate(((height, rows), (width, columns))):
+        lines = np.flatnonzero(there.any(axis=1 - axis))
+        expected = crop[axis] if crop[axis] / factor <= size else min(crop[axis], max(1, round(size * factor)))
+        assert len(lines) == expected, "a margin exactly where the scaled image is smaller than the crop"
+        assert np.array_equal(lines, np.arange(lines[0], lines[0] + len(lines))), "in one piece"
+        read = mask.max(axis=1 - axis, where=there, initial=0)[lines].astype(float)
+        if len(read) > 1:
+            steps = np.diff(read)
+            assert (steps >= np.floor(1 / factor) - 1e-9).all()
+            assert (steps <= np.ceil(1 / factor) + (expected != crop[axis])).all()
+
+
+@settings(deadline=None)
+@given(sides, sides, crops, st.sampled_from([1, 3, 5]), seeds)
+def test_crops_at_scale_1_are_copies(
+    height: int, width: int, crop: tuple[int, int], channels: int, seed: int
+) -> None:
+    sample = noise(seed, (height, width), channels)
+    result = apply(sample, Augmentation(crop), seed)
+    image, mask = result.inputs[IMAGE], result.masks[SEMANTIC]
+    assert image.shape == (*crop, channels)
+    assert image.dtype == mask.dtype == np.uint8
+    # Where it lies is found by trying every place.
+    inner = min(height, crop[0]), min(width, crop[1])
+    places = [
+        (y, x, v, u)
+        for y in range(height - inner[0] + 1)
+        for x in range(width - inner[1] + 1)
+        for v in range(crop[0] - inner[0] + 1)
+        for u in range(crop[1] - inner[1] + 1)
+        if np.array_equal(mask[v : v + inner[0], u : u + inner[1]], sample.masks[SEMANTIC][y:, x:][: inner[0], : inner[1]])
+    ]
+
+    def fits(y: int, x: int, v: int, u: int) -> bool:
+        ground = np.full((*crop, channels), FILL, np.uint8)
+        ground[v : v + inner[0], u : u + inner[1]] = sample.inputs[IMAGE][y:, x:][: inner[0], : inner[1]]
+        void = np.full(crop, VOID, np.uint8)
+        void[v : v + inner[0], u : u + inner[1]] = sample.masks[SEMANTIC][y:, x:][: inner[0], : inner[1]]
+        return np.array_equal(ground, image) and np.array_equal(void, mask)
+
+    assert any(fits(*place) for place in places)
+
+
+def test_every_place_is_reached() -> None:
+    sample = coordinates(6, 5)
+    starts = {
+        (int(r.masks["row"][0, 0]), int(r.masks["column"][0, 0]))
+        for r in (apply(sample, Augmentation((4, 3)), seed) for seed in range(200))
+    }
+    assert starts == {(y, x) for y in range(3) for x in range(3)}
+
+
+def test_flips_mirror_half_of_the_samples_left_and_right() -> None:
+    sample = noise(0, (5, 7), 3)
+    mirrored = 0
+    for seed in range(100):
+        result = apply(sample, Augmentation(flip=True), seed)
+        image, mask = result.inputs[IMAGE], result.masks[SEMANTIC]
+        flipped = np.array_equal(image, sample.inputs[IMAGE][:, ::-1])
+        assert flipped or np.array_equal(image, sample.inputs[IMAGE])
+        expected = sample.masks[SEMANTIC][:, ::-1] if flipped else sample.masks[SEMANTIC]
+        assert np.array_equal(mask, expected)
+        mirrored += flipped
+    assert 30 < mirrored < 70
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([1, 3, 5]), st.floats(0.05, 1), seeds)
+def test_jitter_changes_images_alone_and_no_given_array(channels: int, strength: float, seed: int) -> None:
+    sample = noise(seed, (9, 11), channels)
+    image, mask = sample.inputs[IMAGE].copy(), sample.masks[SEMANTIC].copy()
+    for array in (sample.inputs[IMAGE], sample.masks[SEMANTIC]):
+        array.flags.writeable = False  # an attempt would raise
+    result = apply(sample, Augmentation(jitter=strength), seed)
+    assert np.array_equal(result.masks[SEMANTIC], mask)
+    assert result.inputs[IMAGE].shape == image.shape
+    assert result.inputs[IMAGE].dtype == np.uint8
+    assert np.array_equal(sample.inputs[IMAGE], image)
+
+
+def test_jitter_of_grey_is_brightness_and_contrast_by_hand() -> None:
+    # Without saturation a channel is (x - mean) * contrast + mean * brightness, kept to 0..255, rounded down.
+    image = np.array([[[10], [250]], [[90], [50]]], np.uint8)  # mean 100
+    result = apply(Sample("s", {IMAGE: image}, {}), Augmentation(jitter=0.5), 3)
+    brightness, contrast, _ = 1 + np.random.default_rng(3).uniform(-0.5, 0.5, 3)
+    expected = np.clip((image.astype(float) - 100) * contrast + 100 * brightness, 0, 255)
+    assert np.abs(result.inputs[IMAGE] - expected).max() < 1
+    assert (brightness, contrast) != (1, 1)
+
+
+def test_jitter_keeps_grey_colours_grey_and_changes_saturation() -> None:
+    grey = np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], 3, axis=2)
+    spreads = []
+    red = np.full((4, 4, 3), 100, np.uint8)
+    red[..., 0] = 140
+    for seed in range(30):
+        flat = apply(Sample("s", {IMAGE: grey}, {}), Augmentation(jitter=0.4), seed).inputs[IMAGE].astype(int)
+        assert np.abs(flat - flat[..., :1]).max() <= 1
+        changed = apply(Sample("s", {IMAGE: red}, {}), Augmentation(jitter=0.4), seed).inputs[IMAGE].astype(int)
+        spreads.append((changed.max(axis=2) - changed.min(axis=2)).mean())
+    assert min(spreads) < 35
+    assert max(spreads) > 45
+
+
+@given(st.tuples(sides, sides), crops, seeds)
+@settings(max_examples=30, deadline=None)
+def test_a_pure_function_of_sample_and_generator(size: tuple[int, int], crop: tuple[int, int], seed: int) -> None:
+    options = Augmentation(crop, (0.5, 2), flip=True, jitter=0.3)
+    first, second = (apply(noise(1, size, 3), options, seed) for _ in range(2))
+    assert np.array_equal(first.inputs[IMAGE], second.inputs[IMAGE])
+    assert np.array_equal(first.masks[SEMANTIC], second.masks[SEMANTIC])
+
+
+def test_several_inputs_share_the_place() -> None:
+    sample = coordinates(40, 50)
+    both = Sample("s", {IMAGE: sample.inputs[IMAGE], "depth": sample.inputs[IMAGE][:, :, :1]}, sample.masks)
+    for seed in range(20):
+        result = apply(both, Augmentation((20, 30), (0.5, 2), flip=True), seed)
+        assert result.inputs["depth"].shape == (20, 30, 1)
+        assert np.array_equal(result.inputs["depth"][..., 0], result.inputs[IMAGE][..., 0])
+
+
+def test_nothing_to_change_changes_nothing() -> None:
+    sample = noise(0, (3, 4), 3)
+    result = apply(sample, Augmentation(), 0)
+    assert result.name == "s"
+    assert np.array_equal(result.inputs[IMAGE], sample.inputs[IMAGE])
+    assert np.array_equal(result.masks[SEMANTIC], sample.masks[SEMANTIC])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": (8, 8), "scale": (0.0, 1.0)}, r"scale \(0.0, 1.0\); expected 0.1 <= low <= high <= 10"),
+        ({"crop": (8, 8), "scale": (2.0, 1.0)}, "expected 0.1 <= low <= high"),
+        ({"crop": (8, 8), "scale": (1.0, float("nan"))}, "expected 0.1 <= low <= high"),
+        ({"scale": (0.5, 2.0)}, "without a crop; give a crop, or leave the scale at 1"),
+        ({"crop": (8, 0)}, r"crop \(8, 0\); expected at least 1 x 1"),
+        ({"jitter": 1.5}, r"jitter 1.5; expected 0\.\.1"),
+        ({"jitter": float("nan")}, r"jitter nan; expected 0\.\.1"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, tuple[int, int]], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Augmentation(**options)  # type: ignore[arg-type]

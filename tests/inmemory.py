@@ -1,0 +1,46 @@
+"""A data set of arrays, for what files cannot say: several inputs, several tasks, chosen pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.labels import LabelSet
+from makers import CLASSES, SIZE, scene
+
+LABELS = LabelSet.numbered(CLASSES)
+
+
+class InMemory:
+    """A `Dataset` of the given samples."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        split: str = "train",
+        labels: Mapping[str, LabelSet] | None = None,
+        channels: Mapping[str, int] | None = None,
+    ) -> None:
+        self.source, self.split = "arrays", split
+        self.samples = samples
+        self.labels = labels or {SEMANTIC: LABELS}
+        self.channels = channels or {IMAGE: 3}
+        self.names = [sample.name for sample in samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+def one(seed: int, size: tuple[int, int] = SIZE) -> Sample:
+    """A scene as a sample."""
+    image, mask = scene(seed, size=size)
+    return Sample(f"s{seed}", {IMAGE: image}, {SEMANTIC: mask})
+
+
+def some(split: str, count: int, size: tuple[int, int] = SIZE) -> InMemory:
+    """Scenes, others for each split."""
+    first = {"train": 0, "val": 1000, "test": 2000}[split]
+    return InMemory([one(first + index, size) for index in range(count)], split)
