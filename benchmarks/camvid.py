@@ -51,8 +51,9 @@ def main() -> None:
             rates = [float(row[rows[0].index("images_per_s")] or 0) for row in rows[1:]]
             ius.append(scores["mean_iu"])
             print(
-                f"| {seed} | {minutes:.2f} | {statistics.median(r for r in rates if r):.1f} | {scores['mean_iu']:.4f} | "
-                f"{scores['pixel_accuracy']:.4f} | {scores['mean_accuracy']:.4f} | {scores['fw_iu']:.4f} |",
+                f"| {seed} | {minutes:.2f} | {statistics.median(r for r in rates if r):.1f} | "
+                f"{scores['mean_iu']:.4f} | {scores['pixel_accuracy']:.4f} | "
+                f"{scores['mean_accuracy']:.4f} | {scores['fw_iu']:.4f} |",
                 flush=True,
             )
     if len(ius) > 1:

@@ -68,11 +68,11 @@ def main() -> None:
     print("| published | maps | " + " | ".join([*labels.names[1:], "nothing"]) + " | expected |")
     print("|---|---|" + "---|" * (len(labels) + 1))
     rows = []
-    for pattern in EXPECTED:
+    for pattern, expected in EXPECTED.items():
         every = by_pattern[pattern]
         chosen = [every[i] for i in rng.permutation(len(every))[: args.per_pattern]]
         largest: Counter[str] = Counter()
-        row = []
+        row: list[tuple[Map, Map]] = []
         stream = ((cells, {IMAGE: render(cells)}) for cells in chosen)
         for cells, tasks in coarse_scores(model.net, stream):
             predicted = tasks["semantic"].labels()[0].numpy()
@@ -83,7 +83,7 @@ def main() -> None:
                 row.append((cells, predicted))
         rows.append((pattern, row))
         shares = [f"{100 * largest[name] / max(len(chosen), 1):.0f} %" for name in [*labels.names[1:], "nothing"]]
-        print(f"| {pattern} | {len(chosen)} | " + " | ".join(shares) + f" | {EXPECTED[pattern]} |")
+        print(f"| {pattern} | {len(chosen)} | " + " | ".join(shares) + f" | {expected} |")
 
     side, gap, left = 128, 8, 90
     sheet = Image.new("RGB", (left + args.shown * 2 * (side + gap), len(rows) * (side + gap)), "white")

@@ -68,9 +68,20 @@ def test_a_failing_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic(tmp_path / "map.png"):
+    target = tmp_path / "map.png"
+    target.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError), atomic(target):
         pass
-    assert listed(tmp_path) == []
+    assert target.read_bytes() == b"old"
+    assert listed(tmp_path) == ["map.png"]
+
+
+def test_permissions_are_those_of_an_ordinary_new_file(tmp_path: Path) -> None:
+    """Whatever the writing library thinks (safetensors: nobody but the owner)."""
+    (tmp_path / "ordinary").touch()
+    with atomic(tmp_path / "map.png") as temporary:
+        temporary.touch(0o600)
+    assert (tmp_path / "map.png").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_two_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:

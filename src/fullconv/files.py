@@ -22,6 +22,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # an ordinary new file's: safetensors would leave 0600
+        temporary.unlink()  # so that a block that writes nothing cannot pass for one that wrote an empty file
         yield temporary
         temporary.chmod(mode)
         with temporary.open("rb+") as file:

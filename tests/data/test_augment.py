@@ -21,7 +21,9 @@ seeds = st.integers(0, 10_000)
 def coordinates(height: int, width: int) -> Sample:
     """Row, column and a mark as the image's channels; row and column as the masks of two tasks."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
-    return Sample("s", {IMAGE: np.stack([rows, columns, np.full_like(rows, MARK)], 2)}, {"row": rows, "column": columns})
+    return Sample(
+        "s", {IMAGE: np.stack([rows, columns, np.full_like(rows, MARK)], 2)}, {"row": rows, "column": columns}
+    )
 
 
 def noise(seed: int, size: tuple[int, int], channels: int) -> Sample:
@@ -81,9 +83,7 @@ def test_the_factor_is_that_of_the_scale(
 
 @settings(deadline=None)
 @given(sides, sides, crops, st.sampled_from([1, 3, 5]), seeds)
-def test_crops_at_scale_1_are_copies(
-    height: int, width: int, crop: tuple[int, int], channels: int, seed: int
-) -> None:
+def test_crops_at_scale_1_are_copies(height: int, width: int, crop: tuple[int, int], channels: int, seed: int) -> None:
     sample = noise(seed, (height, width), channels)
     result = apply(sample, Augmentation(crop), seed)
     image, mask = result.inputs[IMAGE], result.masks[SEMANTIC]
@@ -97,7 +97,9 @@ def test_crops_at_scale_1_are_copies(
         for x in range(width - inner[1] + 1)
         for v in range(crop[0] - inner[0] + 1)
         for u in range(crop[1] - inner[1] + 1)
-        if np.array_equal(mask[v : v + inner[0], u : u + inner[1]], sample.masks[SEMANTIC][y:, x:][: inner[0], : inner[1]])
+        if np.array_equal(
+            mask[v : v + inner[0], u : u + inner[1]], sample.masks[SEMANTIC][y:, x:][: inner[0], : inner[1]]
+        )
     ]
 
     def fits(y: int, x: int, v: int, u: int) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fullconv.data.camvid import CAMVID_LABELS, open_split, recognise, splits
-from fullconv.data.pairs import check
+from fullconv.data.check import check
 from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.errors import DataError
 from fullconv.labels import VOID

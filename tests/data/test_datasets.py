@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fullconv.data import DATASETS, available_splits, open_dataset
-from fullconv.data.pairs import check
+from fullconv.data.check import check
 from fullconv.data.sample import SEMANTIC, Dataset
 from fullconv.data.wafer import Wafer
 from fullconv.errors import DataError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.data.pairs import check
+from fullconv.data.check import check
 from fullconv.data.sample import SEMANTIC
 from fullconv.data.voc import VOC_LABELS, open_split, recognise, splits
 from fullconv.errors import DataError

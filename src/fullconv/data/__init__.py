@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fullconv.data import camvid, folder, voc
+from fullconv.data import camvid, folder, voc, yamlfile
 from fullconv.data.image import shown
 from fullconv.data.pairs import listed, require_split
 from fullconv.data.sample import Dataset
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
 # In order of recognition: the most particular first, the plain folder last.
 DATASETS: dict[str, Layout] = {
-    "YAML file": Layout(folder.recognise_yaml, folder.yaml_splits, folder.open_yaml),
+    "YAML file": Layout(yamlfile.recognise, yamlfile.splits, yamlfile.open_split),
     "VOCdevkit": Layout(voc.recognise, voc.splits, voc.open_split),
     "CamVid": Layout(camvid.recognise, camvid.splits, camvid.open_split),
     "plain folder": Layout(folder.recognise, folder.splits, folder.open_split),

@@ -1,4 +1,4 @@
-"""Data sets of image and mask files; and the look at every sample before anything is learned from it."""
+"""Data sets of image and mask files."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fullconv.data.image import SUFFIXES, read_image, shown
 from fullconv.data.mask import MaskReader
-from fullconv.data.sample import IMAGE, SEMANTIC, Dataset, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, Sample
 from fullconv.errors import DataError
-from fullconv.labels import VOID, LabelSet
+from fullconv.labels import LabelSet
 
 LISTED = 10
 """How many file names or problems a message lists."""
@@ -84,163 +79,6 @@ class ImageMaskPairs:
                 f"\n{pair.name}\t{_bytes(pair.image)}\t{_bytes(pair.mask)}".encode("utf-8", "surrogateescape")
             )
         return digest.hexdigest()
-
-
-class CachedDataset:
-    """A `Dataset` that serves the samples it holds from memory and the others from `dataset`.
-
-    The arrays are shared by all who ask for a sample: change a copy.
-    """
-
-    def __init__(self, dataset: Dataset, kept: Mapping[int, Sample]) -> None:
-        self.dataset = dataset
-        self.kept = kept
-        self.source = dataset.source
-        self.split = dataset.split
-        self.labels = dataset.labels
-        self.channels = dataset.channels
-        self.names = dataset.names
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample:
-        position = index + len(self) if index < 0 else index
-        return self.kept[position] if position in self.kept else self.dataset[index]
-
-    def fingerprint(self) -> str:
-        """That of the data set behind; ``""`` where it has none."""
-        given = getattr(self.dataset, "fingerprint", None)
-        return str(given()) if callable(given) else ""
-
-
-@dataclass(frozen=True, eq=False)
-class Checked:
-    """What `check` found.
-
-    Attributes:
-        dataset: the data set, serving from memory what fitted.
-        problems: one line each, naming the sample; empty if every sample can be used.
-        pixels: by task, (K,) int64: the pixels of each class in all usable samples, void left out.
-        void: by task, the number of void pixels.
-        sizes: (H, W) of each usable sample, in order.
-    """
-
-    dataset: CachedDataset
-    problems: tuple[str, ...]
-    pixels: Mapping[str, NDArray[np.int64]]
-    void: Mapping[str, int]
-    sizes: tuple[tuple[int, int], ...]
-
-
-def check(
-    dataset: Dataset,
-    progress: Callable[[int, int], None] | None = None,
-    threads: int | None = None,
-    cache_bytes: int = 0,
-) -> Checked:
-    """Decode every sample once, in threads, and keep up to `cache_bytes` of them in memory.
-
-    Args:
-        dataset: any; an index it raises DataError for becomes a problem, other errors pass through.
-        progress: called with (samples done, all samples), in the calling thread.
-        threads: default: the number of processors, at most 8.
-        cache_bytes: bound on the arrays kept; beside them one sample a thread is in memory.
-    """
-    state = _Tally(dataset, cache_bytes)
-    total = len(dataset)
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        try:
-            futures = [pool.submit(state.look, index) for index in range(total)]
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                if progress is not None:
-                    progress(done, total)
-        except BaseException:  # an interrupt too must not wait for the rest
-            pool.shutdown(cancel_futures=True)
-            raise
-    found = [state.problems[index] for index in sorted(state.problems)]
-    for task, labels in dataset.labels.items():
-        if len(labels) > 1 and state.void[task] and state.pixels[task][0] and not state.pixels[task][1:].any():
-            found.append(
-                f"{shown(dataset.source)} ({dataset.split}): the {task} masks hold only 0 and {VOID} = void, so "
-                f"that {labels.names[0]!r} is the one class; if {VOID} marks class 1, set in the data set's YAML "
-                f"label_mapping: {{0: 0, {VOID}: 1}}"
-            )
-    return Checked(
-        CachedDataset(dataset, state.kept),
-        tuple(found),
-        state.pixels,
-        state.void,
-        tuple(state.sizes[index] for index in sorted(state.sizes)),
-    )
-
-
-def require_usable(checked: Checked) -> None:
-    """Raise one DataError with the count and the first ten problems, a line each, if there are any."""
-    count = len(checked.problems)
-    if not count:
-        return
-    dataset = checked.dataset
-    lines = [
-        f"{shown(dataset.source)} ({dataset.split}): {count} problem{'s' * (count > 1)} in {len(dataset)} samples:"
-    ]
-    lines += [f"  {problem}" for problem in checked.problems[:LISTED]]
-    if count > LISTED:
-        lines.append(f"  and {count - LISTED} more")
-    raise DataError("\n".join(lines))
-
-
-class _Tally:
-    """The sums over all samples; one lock, held only to add."""
-
-    def __init__(self, dataset: Dataset, cache_bytes: int) -> None:
-        self.dataset = dataset
-        self.free = cache_bytes
-        self.kept: dict[int, Sample] = {}
-        self.problems: dict[int, str] = {}
-        self.pixels = {task: np.zeros(len(labels), np.int64) for task, labels in dataset.labels.items()}
-        self.void = dict.fromkeys(dataset.labels, 0)
-        self.sizes: dict[int, tuple[int, int]] = {}
-        self.lock = Lock()
-
-    def look(self, index: int) -> None:
-        name = self.dataset.names[index]
-        try:
-            sample = self.dataset[index]
-            counts = {task: _class_counts(sample, task, labels) for task, labels in self.dataset.labels.items()}
-        except DataError as error:
-            text = str(error)
-            with self.lock:
-                self.problems[index] = text if name in text else f"{shown(name)}: {text}"
-            return
-        size = sum(a.nbytes for a in (*sample.inputs.values(), *sample.masks.values()))
-        with self.lock:
-            self.sizes[index] = sample.size
-            for task, (pixels, void) in counts.items():
-                self.pixels[task] += pixels
-                self.void[task] += void
-            if size <= self.free:
-                self.free -= size
-                self.kept[index] = sample
-
-
-def _class_counts(sample: Sample, task: str, labels: LabelSet) -> tuple[NDArray[np.int64], int]:
-    """((K,) pixels of each class, void pixels); DataError where the sample breaks the contract of `Dataset`."""
-    mask = sample.masks[task]
-    if mask.shape != sample.size:
-        raise DataError(
-            f"{shown(sample.name)}: the {task} mask has shape {mask.shape}, its image is {sample.size} (H, W); "
-            "make them the same size"
-        )
-    counts = np.bincount(mask.ravel(), minlength=VOID + 1)
-    beyond = np.flatnonzero(counts[len(labels) : VOID])
-    if beyond.size:
-        raise DataError(
-            f"{shown(sample.name)}: the {task} mask holds value {len(labels) + beyond[0]}; classes are "
-            f"0..{len(labels) - 1} and {VOID} = void; map it to a class"
-        )
-    return counts[: len(labels)].astype(np.int64), int(counts[VOID])
 
 
 def pair_by_stem(source: str, images: Path, masks: Path) -> tuple[Pair, ...]:

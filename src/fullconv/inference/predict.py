@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,17 @@ AHEAD = 8
 
 @dataclass(frozen=True)
 class Job:
-    """One image to label: where it is and where its mask goes."""
+    """One image to label: where it is and where its mask goes, and what else is wanted."""
 
     image: Path
     mask: Path
+    overlay: Path | None = None
+    scores: Path | None = None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All that will be written."""
+        return [path for path in (self.mask, self.overlay, self.scores) if path is not None]
 
 
 @dataclass
@@ -63,34 +69,39 @@ def predict(
         model: a `Model`, or its file.
         inputs: files, folders (searched through) and globs.
         out: folder of the masks, or a path ending in .png for a single file.
-        overlay, scores, precision, report: see `predict_files`.
+        overlay: also write ``NAME_overlay.png``.
+        scores: also write ``NAME_scores.npy``, (K, H, W) float32.
+        precision, report: see `predict_files`.
 
     Raises:
         DataError: an input that matches nothing.
-        OptionError: masks that would overwrite each other or an input.
+        OptionError: files that would overwrite each other or an input.
     """
-    jobs = plan([inputs] if isinstance(inputs, str | Path) else inputs, out)
+    jobs = plan([inputs] if isinstance(inputs, str | Path) else inputs, out, overlay=overlay, scores=scores)
     if isinstance(model, str | Path):
         model = Model.load(model)
-    return predict_files(model, jobs, overlay=overlay, scores=scores, precision=precision, report=report)
+    return predict_files(model, jobs, precision=precision, report=report)
 
 
-def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
+def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False, scores: bool = False) -> list[Job]:
     """The jobs of files, folders (searched through) and globs; masks keep the folders' structure.
+
+    In folders, hidden files are left out, and so is `out` where it lies in one of them.
 
     Args:
         out: a folder, or a path ending in .png for a single file.
+        overlay, scores: see `predict`.
 
     Raises:
         DataError: an input that matches nothing.
-        OptionError: two images with one mask, a mask that would replace an input, or a .png for several images.
+        OptionError: two images with one mask, a file that would replace an input, or a .png for several images.
     """
     out = Path(out)
     found: dict[Path, Path] = {}  # image -> mask, relative to out
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = _images(path, out)
             if not inside:
                 raise DataError(f"{path} holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
             found |= {p: p.relative_to(path).with_suffix(".png") for p in inside}
@@ -101,48 +112,50 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
             if not matches:
                 raise DataError(f"{given} does not exist and matches no file; check the path")
             found |= {p: Path(p.stem + ".png") for p in matches}
-    if out.suffix.lower() == ".png":
-        if len(found) > 1:
-            raise OptionError(f"{out} is one file for {len(found)} images; give a folder")
-        jobs = [Job(image, out) for image in found]
-    else:
-        jobs = [Job(image, out / mask) for image, mask in found.items()]
+    if out.suffix.lower() == ".png" and len(found) > 1:
+        raise OptionError(f"{out} is one file for {len(found)} images; give a folder")
+    jobs = []
+    for image, relative in found.items():
+        mask = out if out.suffix.lower() == ".png" else out / relative
+        more = mask.with_name(f"{mask.stem}_overlay.png"), mask.with_name(f"{mask.stem}_scores.npy")
+        jobs.append(Job(image, mask, more[0] if overlay else None, more[1] if scores else None))
     taken: dict[Path, Path] = {}
     sources = {job.image.resolve() for job in jobs}
     for job in jobs:
-        if job.mask in taken:
-            raise OptionError(f"{taken[job.mask]} and {job.image} would both become {job.mask}; label them separately")
-        if job.mask.resolve() in sources:
-            raise OptionError(f"the mask of {job.image} would replace the image {job.mask}; choose another folder")
-        taken[job.mask] = job.image
+        for path in job.outputs:
+            if path in taken:
+                raise OptionError(f"{taken[path]} and {job.image} would both become {path}; label them separately")
+            if path.resolve() in sources:
+                raise OptionError(f"{path}, made from {job.image}, would replace an image; choose another folder")
+            taken[path] = job.image
     return jobs
 
 
 def predict_files(
-    model: Model,
-    jobs: Sequence[Job],
-    *,
-    overlay: bool = False,
-    scores: bool = False,
-    precision: str = "float32",
-    report: Report | None = None,
+    model: Model, jobs: Sequence[Job], *, precision: str = "float32", report: Report | None = None
 ) -> Outcome:
     """Label every job; bad images are named and the rest goes on.
 
     Args:
-        overlay: also write ``NAME_overlay.png``.
-        scores: also write ``NAME_scores.npy``, (K, H, W) float32.
         precision: "float32", "bfloat16" or "auto".
         report: called after every file.
+
+    Raises:
+        OptionError: a net of several inputs, or not of colour.
     """
     outcome = Outcome()
     if len(model.net.options.inputs) > 1:
         raise OptionError("this net has several inputs; label its images in Python: Model.predict({name: image, ...})")
 
+    def tell(image: Path) -> None:
+        if report is not None:
+            report(len(outcome.written) + len(outcome.failures), len(jobs), image.name)
+
     def good() -> Iterator[tuple[tuple[Job, Array], dict[str, Array]]]:
         for job, image in ahead(_read, jobs, THREADS, AHEAD):
             if isinstance(image, str):
                 outcome.failures.append((job.image, image))
+                tell(job.image)
             else:
                 yield (job, image), model.inputs(image)
 
@@ -152,15 +165,25 @@ def predict_files(
             _ = prediction.labels  # here, so that the writing threads only encode
             yield job, prediction
 
-    write = partial(_write, overlay=overlay, scores=scores)
-    for job, failure in ahead(write, answers(), THREADS, AHEAD):
+    for job, failure in ahead(_write, answers(), THREADS, AHEAD):
         if failure is None:
             outcome.written.append(job.mask)
         else:
             outcome.failures.append((job.image, failure))
-        if report is not None:
-            report(len(outcome.written) + len(outcome.failures), len(jobs), job.image.name)
+        tell(job.image)
     return outcome
+
+
+def _images(folder: Path, out: Path) -> list[Path]:
+    own = out.resolve() if out.resolve() != folder.resolve() else None  # masks of an earlier call are no images
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and own not in path.resolve().parents
+    )
 
 
 def _read(job: Job) -> tuple[Job, Array | str]:
@@ -170,16 +193,18 @@ def _read(job: Job) -> tuple[Job, Array | str]:
         return job, str(error)
 
 
-def _write(answer: tuple[Job, Prediction], overlay: bool, scores: bool) -> tuple[Job, str | None]:
+def _write(answer: tuple[Job, Prediction]) -> tuple[Job, str | None]:
     job, prediction = answer
     try:
         prediction.save(job.mask)
-        if overlay:
-            with atomic(job.mask.with_name(f"{job.mask.stem}_overlay.png")) as path:
+        if job.overlay is not None:
+            with atomic(job.overlay) as path:
                 Image.fromarray(prediction.overlay()).save(path, compress_level=1)
-        if scores:
-            with atomic(job.mask.with_name(f"{job.mask.stem}_scores.npy")) as path:
+        if job.scores is not None:
+            with atomic(job.scores) as path:
                 np.save(path, prediction.scores(), allow_pickle=False)
+    except DataError as error:
+        return job, str(error)
     except OSError as error:
-        return job, f"{job.mask} could not be written: {error.strerror or error}; check the folder and the disk"
+        return job, f"{job.mask}: its overlay or scores cannot be written ({error}); check the folder and disk"
     return job, None

@@ -57,6 +57,7 @@ def build(
     Raises:
         OptionError: an unknown name or an option out of range.
 
+    >>> import torch
     >>> build("fcn8s-slim", classes=5)(torch.zeros(1, 3, 56, 53)).shape
     torch.Size([1, 5, 56, 53])
     """

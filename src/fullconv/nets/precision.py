@@ -16,7 +16,7 @@ PRECISIONS = ("float32", "bfloat16", "auto")
 def has_bfloat16(device: torch.device) -> bool:
     """Whether convolutions in bfloat16 are faster there than in float32: AMX or AVX512-BF16, or a GPU that has it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 

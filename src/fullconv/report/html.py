@@ -6,9 +6,7 @@ import base64
 import importlib.resources
 import io
 import math
-import os
 import struct
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.errors import OptionError
+from fullconv.files import atomic
 from fullconv.labels import VOID, LabelSet
 from fullconv.metrics import Scores
-from fullconv.report.pictures import CHART_DPI, CORRECT, UNSCORED, WRONG, Picture, Rows, confusion_png, curves_png
+from fullconv.report.charts import CHART_DPI, Rows, confusion_png, curves_png
+from fullconv.report.pictures import CORRECT, UNSCORED, WRONG, Picture
 
 _PAGE_WIDTH = 1100
 """Width of the page's column in CSS pixels; narrower pictures are shown pixel by pixel."""
@@ -86,7 +86,7 @@ class Report:
             )
 
 
-def write_report(path: str | os.PathLike[str], report: Report) -> None:
+def write_report(path: str | Path, report: Report) -> None:
     """Write the page, whole or not at all; missing folders are made.
 
     Args:
@@ -96,16 +96,10 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    target = Path(path)
     # A file name that is no valid Unicode must not cost the report: it gets question marks.
     page = _render(report).encode("utf-8", errors="replace")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    with atomic(path) as temporary:
         temporary.write_bytes(page)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _render(report: Report) -> str:

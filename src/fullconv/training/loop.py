@@ -360,7 +360,7 @@ def make_optimizer(net: FCN, options: RunOptions) -> Optimizer:
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
         return SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return AdamW(groups, lr=recipe.lr)
+    return AdamW(groups, lr=recipe.lr, fused=True)  # one pass over the weights instead of ten
 
 
 @contextmanager

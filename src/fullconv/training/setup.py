@@ -16,8 +16,8 @@ import torch
 import fullconv
 from fullconv.data import open_dataset
 from fullconv.data.augment import Augmentation
+from fullconv.data.check import Checked, check, require_usable
 from fullconv.data.image import shown
-from fullconv.data.pairs import Checked, check, require_usable
 from fullconv.data.sample import Dataset
 from fullconv.errors import DataError, OptionError
 from fullconv.evaluate import require_fit

@@ -17,8 +17,9 @@ from fullconv.inference.batches import coarse_scores
 from fullconv.inference.model import drawable
 from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix, Scores
+from fullconv.report.charts import confusion_png, curves_png
 from fullconv.report.html import Preview, Report, write_report
-from fullconv.report.pictures import confusion_png, curves_png, triptych
+from fullconv.report.pictures import triptych
 from fullconv.training.run import RunFolder
 from fullconv.training.setup import RunOptions, Splits, surroundings
 from fullconv.weights.modelfile import read_model

@@ -1,0 +1,159 @@
+"""Streams of images: order, batches of equal size, and working ahead."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fullconv.data.sample import IMAGE, Array
+from fullconv.inference import batches
+from fullconv.inference.batches import ahead, coarse_scores, to_tensor
+from fullconv.nets import FCN, build
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def net() -> FCN:
+    torch.manual_seed(0)
+    net = build("fcn8s-slim", 3, width=0.1)
+    for parameter in net.heads.parameters():
+        nn.init.normal_(parameter)
+    return net.eval()
+
+
+def images(seed: int, sizes: list[tuple[int, int]]) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def test_tensors_are_the_images_channels_first() -> None:
+    given_images = images(0, [(4, 5)] * 3)
+    tensor = to_tensor([given_images[0], given_images[1][:, ::-1], given_images[2]], CPU)
+    assert tensor.shape == (3, 3, 4, 5)
+    assert tensor.dtype == torch.uint8
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert tensor[0, 2, 3, 1] == given_images[0][3, 1, 2]
+    assert tensor[1, 0, 2, 4] == given_images[1][2, 0, 0]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.sampled_from([(8, 9), (9, 8), (1, 37), (33, 20)]), max_size=9), st.sampled_from([1, 100, 300, 1 << 18])
+)
+def test_a_stream_equals_one_by_one(net: FCN, sizes: list[tuple[int, int]], limit: int) -> None:
+    stream = images(1, sizes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "BATCH_PIXELS", limit)
+        found = list(coarse_scores(net, ((key, {IMAGE: image}) for key, image in enumerate(stream))))
+    assert [key for key, _ in found] == list(range(len(sizes)))
+    for (_, tasks), image in zip(found, stream, strict=True):
+        with torch.no_grad():
+            expected = net.coarse(to_tensor([image], CPU))["semantic"]
+        coarse = tasks["semantic"]
+        assert coarse.size == image.shape[:2]
+        torch.testing.assert_close(coarse.scores, expected.scores, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(coarse.upsample(), expected.upsample(), rtol=1e-4, atol=1e-4)
+
+
+def test_equal_sizes_in_a_row_share_a_pass(net: FCN, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[tuple[int, ...]] = []
+    whole = net.coarse
+    monkeypatch.setattr(net, "coarse", lambda x: (passes.append(tuple(x[IMAGE].shape)), whole(x))[1])
+    monkeypatch.setattr(batches, "BATCH_PIXELS", 3 * 8 * 8 + 5)
+    sizes = [(8, 8)] * 7 + [(8, 9)] + [(8, 8)] * 2 + [(40, 40)] * 2
+    list(coarse_scores(net, ((None, {IMAGE: image}) for image in images(0, sizes))))
+    assert [(n, h, w) for n, _, h, w in passes] == [
+        (3, 8, 8), (3, 8, 8), (1, 8, 8), (1, 8, 9), (2, 8, 8), (1, 40, 40), (1, 40, 40),
+    ]  # fmt: skip
+
+
+def test_the_nets_mode_stays(net: FCN) -> None:
+    net.train()
+    list(coarse_scores(net, [(None, {IMAGE: images(0, [(8, 8)])[0]})]))
+    assert net.training
+    net.eval()
+    list(coarse_scores(net, [(None, {IMAGE: images(0, [(8, 8)])[0]})]))
+    assert not net.training
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 4), st.integers(1, 6))
+@settings(max_examples=30, deadline=None)
+def test_ahead_is_map(items: list[int], threads: int, depth: int) -> None:
+    assert list(ahead(lambda x: x * 2, items, threads, depth)) == [x * 2 for x in items]
+
+
+def test_ahead_keeps_the_order_though_later_work_ends_first() -> None:
+    def work(delay: float) -> float:
+        time.sleep(delay)
+        return delay
+
+    delays = [0.03, 0.0, 0.02, 0.0]
+    assert list(ahead(work, delays, threads=4, depth=4)) == delays
+
+
+def test_ahead_takes_no_more_than_its_depth() -> None:
+    taken = 0
+
+    def source() -> Iterator[int]:
+        nonlocal taken
+        for item in range(100):
+            taken += 1
+            yield item
+
+    results = ahead(lambda x: x, source(), threads=2, depth=5)
+    assert taken == 0
+    for consumed in range(1, 20):
+        next(results)
+        assert consumed <= taken <= consumed + 5
+    results.close()
+    assert taken <= 24
+
+
+@pytest.mark.parametrize("where", ["work", "items"])
+def test_exceptions_come_through_in_their_place(where: str) -> None:
+    def work(item: int) -> int:
+        if where == "work" and item == 3:
+            raise ValueError("bad item")
+        return item
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        if where == "items":
+            raise ValueError("bad item")
+        yield from range(3, 10)
+
+    before = set(threading.enumerate())
+    results = ahead(work, items(), threads=2, depth=2)
+    found = []
+    with pytest.raises(ValueError, match="bad item"):
+        found.extend(results)
+    assert found == ([0, 1, 2] if where == "work" else [0])
+    assert set(threading.enumerate()) <= before
+
+
+def test_closing_ends_the_threads_and_cancels_what_waits() -> None:
+    done: list[int] = []
+    go = threading.Event()
+
+    def work(item: int) -> int:
+        if item:
+            go.wait(10)
+        done.append(item)
+        return item
+
+    before = set(threading.enumerate())
+    results = ahead(work, range(50), threads=1, depth=8)
+    assert next(results) == 0
+    go.set()
+    results.close()
+    assert len(done) <= 9
+    assert set(threading.enumerate()) <= before

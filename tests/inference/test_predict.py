@@ -1,0 +1,269 @@
+"""Files in, masks out: every format, every kind of name, and nothing lost or half written."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import fullconv
+from fullconv.data.sample import Array
+from fullconv.errors import DataError, ModelFileError, OptionError
+from fullconv.inference.model import Model
+from fullconv.inference.predict import Job, plan, predict, predict_files
+from fullconv.labels import LabelSet
+from fullconv.nets import build
+from makers import save
+
+LABELS = LabelSet(("ground", "road", "car"), ((10, 20, 30), (255, 0, 0), (0, 0, 255)))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(1)
+    net = build("fcn8s-slim", 3, width=0.1)
+    for parameter in net.heads.parameters():
+        nn.init.normal_(parameter)
+    return Model(net, LABELS)
+
+
+def picture(seed: int, size: tuple[int, int] = (20, 30)) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def files(folder: Path) -> list[str]:
+    """Everything in a folder, hidden and temporary files too."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def mask(path: Path) -> Array:
+    with Image.open(path) as opened:
+        assert opened.mode == "P"
+        assert opened.format == "PNG"
+        palette = np.array(opened.getpalette("RGB"), np.uint8).reshape(-1, 3)[:3]
+        assert np.array_equal(palette, np.array(LABELS.colours))
+        return np.asarray(opened)
+
+
+def test_every_format_is_labelled_at_its_size(model: Model, tmp_path: Path) -> None:
+    sizes = {"a.png": (1, 1), "b.tif": (1, 37), "c.bmp": (53, 56), "d.webp": (37, 1), "e.jpg": (40, 9), "f.npy": (7, 8)}
+    sizes |= {"g.JPEG": (12, 13), "h.tiff": (12, 13)}
+    images = tmp_path / "in"
+    images.mkdir()
+    for seed, (name, size) in enumerate(sizes.items()):
+        if name.endswith(".npy"):
+            np.save(images / name, picture(seed, size))
+        elif name.endswith(".webp"):
+            Image.fromarray(picture(seed, size)).save(images / name, lossless=True)
+        else:
+            save(images / name, picture(seed, size))
+    seen: list[tuple[int, int, str]] = []
+    outcome = predict(model, images, tmp_path / "out", report=lambda *args: seen.append(args))
+    assert outcome.failures == []
+    assert outcome.written == [(tmp_path / "out" / name).with_suffix(".png") for name in sizes]
+    assert seen == [(index, len(sizes), name) for index, name in enumerate(sizes, 1)]
+    assert files(tmp_path / "out") == sorted(path.name for path in outcome.written)
+    for (name, size), path in zip(sizes.items(), outcome.written, strict=True):
+        assert mask(path).shape == size
+        assert np.array_equal(mask(path), model.predict(images / name).labels)
+
+
+def test_a_rotated_photograph_is_labelled_upright(model: Model, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0, (20, 30))).save(tmp_path / "a.jpg", exif=exif)
+    (written,) = predict(model, tmp_path / "a.jpg", tmp_path / "out").written
+    assert mask(written).shape == (30, 20)
+
+
+def test_overlays_and_scores_lie_beside_the_masks(model: Model, tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", picture(3, (53, 56)))
+    predict(model, image, tmp_path / "out", overlay=True, scores=True)
+    assert files(tmp_path / "out") == ["a.png", "a_overlay.png", "a_scores.npy"]
+    prediction = model.predict(image)
+    scores = np.load(tmp_path / "out" / "a_scores.npy")
+    assert scores.dtype == np.float32
+    assert np.array_equal(scores, prediction.scores())
+    assert np.array_equal(scores.argmax(0), mask(tmp_path / "out" / "a.png"))
+    with Image.open(tmp_path / "out" / "a_overlay.png") as shown:
+        assert np.array_equal(np.asarray(shown), prediction.overlay())
+
+
+def test_scores_of_a_learned_last_upsampling(tmp_path: Path) -> None:
+    model = Model(build("fcn8s-slim", 3, width=0.1, upsampling="learned-all"), LABELS)
+    outcome = predict(model, save(tmp_path / "a.png", picture(0)), tmp_path / "out", scores=True)
+    assert outcome.failures == []
+    assert np.load(tmp_path / "out" / "a_scores.npy").shape == (3, 20, 30)
+
+
+def test_a_single_file_may_name_its_mask(model: Model, tmp_path: Path) -> None:
+    image = save(tmp_path / "a.jpg", picture(0))
+    outcome = predict(model, str(image), tmp_path / "x" / "mask.PNG", overlay=True)
+    assert outcome.written == [tmp_path / "x" / "mask.PNG"]
+    assert files(tmp_path / "x") == ["mask.PNG", "mask_overlay.png"]
+
+
+def test_a_model_file_serves_too(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.safetensors")
+    image = save(tmp_path / "a.png", picture(0))
+    outcome = fullconv.predict(tmp_path / "m.safetensors", image, tmp_path / "out")
+    assert np.array_equal(mask(outcome.written[0]), model.predict(image).labels)
+    with pytest.raises(ModelFileError, match="no.safetensors does not exist"):
+        predict(tmp_path / "no.safetensors", image, tmp_path / "out")
+
+
+def test_bad_files_are_named_and_the_good_ones_done(model: Model, tmp_path: Path) -> None:
+    images = tmp_path / "in"
+    for name in ("0.png", "3.png", "6.png"):
+        save(images / name, picture(int(name[0])))
+    buffer = io.BytesIO()
+    Image.fromarray(picture(9, (200, 200))).save(buffer, "PNG")
+    (images / "1.png").write_bytes(buffer.getvalue()[:3000])
+    (images / "2.jpg").write_bytes(b"")
+    (images / "4.webp").write_text("no picture")
+    np.save(images / "5.npy", np.zeros((4, 4), np.float64))
+    seen: list[int] = []
+    outcome = predict(model, images, tmp_path / "out", overlay=True, report=lambda done, *_: seen.append(done))
+    assert [path.name for path in outcome.written] == ["0.png", "3.png", "6.png"]
+    assert [path.name for path, _ in outcome.failures] == ["1.png", "2.jpg", "4.webp", "5.npy"]
+    for path, why in outcome.failures:
+        assert str(path) in why
+        assert "\n" not in why
+    assert files(tmp_path / "out") == sorted(f"{n}{end}.png" for n in "036" for end in ("", "_overlay"))
+    assert seen == list(range(1, 8)), "the failed files count too"
+
+
+def test_a_mask_that_cannot_be_written_is_a_failure_of_its_file(model: Model, tmp_path: Path) -> None:
+    images = [save(tmp_path / "in" / name, picture(0)) for name in ("a.png", "b.png")]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").mkdir()  # a folder where the mask should be
+    outcome = predict(model, images, tmp_path / "out")
+    assert [path.name for path in outcome.written] == ["b.png"]
+    ((path, why),) = outcome.failures
+    assert path == images[0]
+    assert "a.png: cannot be written" in why
+    assert files(tmp_path / "out") == ["b.png"], "no temporary file"
+    (tmp_path / "file").write_text("")
+    outcome = predict(model, images, tmp_path / "file")
+    assert outcome.written == []
+    assert len(outcome.failures) == 2
+
+
+def test_so_is_an_overlay(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "out" / "a_overlay.png").mkdir(parents=True)
+    ((_, why),) = predict(model, save(tmp_path / "a.png", picture(0)), tmp_path / "out", overlay=True).failures
+    assert "a.png: its overlay or scores cannot be written" in why
+    assert files(tmp_path / "out") == ["a.png"]
+
+
+def test_an_older_mask_stays_whole_until_the_new_one_is(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = save(tmp_path / "a.png", picture(0))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_bytes(b"older")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    ((_, why),) = predict(model, image, tmp_path / "out").failures
+    assert "No space left on device" in why
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"older"
+    assert files(tmp_path / "out") == ["a.png"]
+
+
+def test_folders_keep_their_structure_and_hidden_files_are_none(tmp_path: Path) -> None:
+    for name in ("a.jpg", "x/b.png", "x/y/c.d.bmp", "x/notes.txt", ".trash/e.png", "x/._b.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    jobs = plan([tmp_path / "in"], tmp_path / "out")
+    assert [job.image.relative_to(tmp_path / "in").as_posix() for job in jobs] == ["a.jpg", "x/b.png", "x/y/c.d.bmp"]
+    assert [job.mask.relative_to(tmp_path / "out").as_posix() for job in jobs] == ["a.png", "x/b.png", "x/y/c.d.png"]
+    assert all(job.outputs == [job.mask] for job in jobs)
+
+
+def test_masks_of_an_earlier_call_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "predictions/photos/a.png"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_bytes(b"")
+    for folder in (".", tmp_path):
+        (job,) = plan([folder], "predictions")
+        assert (job.image.name, job.mask) == ("a.jpg", Path("predictions/photos/a.png"))
+    (job,) = plan(["predictions"], "predictions-2")
+    assert job.image == Path("predictions/photos/a.png"), "unless they are asked for"
+
+
+def test_globs_files_and_folders_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.png", "a/2.jpg", "b/c/3.png", "d/4.png", "[x].png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"")
+    jobs = plan(["a/*.png", "b/**/*.png", Path("d"), "[x].png"], "out")
+    assert [str(job.image) for job in jobs] == ["a/1.png", "b/c/3.png", "d/4.png", "[x].png"]
+    assert [str(job.mask) for job in jobs] == ["out/1.png", "out/3.png", "out/4.png", "out/[x].png"]
+    assert len(plan(["a/1.png", "./a/1.png", "a/*.png"], "out")) == 1, "a file named twice is labelled once"
+    assert plan([str(tmp_path / "a" / "*")], "o")[0] == Job(tmp_path / "a" / "1.png", Path("o/1.png"))
+
+
+def test_inputs_that_match_nothing(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("")
+    for given in ("missing.png", "missing", "*.jpg", "empty/*.png"):
+        with pytest.raises(DataError, match="does not exist and matches no file; check the path"):
+            predict(model, str(tmp_path / given), tmp_path / "out")
+    with pytest.raises(DataError, match=r"empty holds no image; expected files ending in \.bmp, \.jpeg"):
+        predict(model, tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "inputs", "out", "message"),
+    [
+        (["a.png", "a.jpg"], ["."], "out", "a.jpg and a.png would both become out/a.png; label them separately"),
+        (["x/a.png", "y/a.png"], ["x/*", "y/*"], "out", "x/a.png and y/a.png would both become out/a.png"),
+        (["a.png"], ["."], ".", "a.png, made from a.png, would replace an image; choose another folder"),
+        (["a.png"], ["a.png"], "a.png", "would replace an image"),
+        (["x/a.png", "a.jpg"], ["a.jpg", "x"], "x", "x/a.png, made from a.jpg, would replace an image"),
+        (["x/a.png", "a.jpg"], ["a.jpg", "x"], "y/../x", "would replace an image"),
+        (["a.jpg", "b.jpg"], ["."], "mask.png", "mask.png is one file for 2 images; give a folder"),
+        # What --overlay and --scores write must not meet anything either.
+        (["a.jpg", "a_overlay.jpg"], ["."], "out", "a.jpg and a_overlay.jpg would both become out/a_overlay.png"),
+        (["a.jpg", "a_overlay.png"], ["a.jpg", "a_overlay.png"], ".", "a_overlay.png, made from a.jpg, would replace"),
+        (["a.jpg", "a_scores.npy"], ["a.jpg", "a_scores.npy"], ".", "a_scores.npy, made from a.jpg, would replace"),
+    ],
+)
+def test_nothing_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], inputs: list[str], out: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"")
+    with pytest.raises(OptionError, match=message):
+        plan(inputs, out, overlay=True, scores=True)
+
+
+def test_a_net_that_images_alone_do_not_feed(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", picture(0))
+    two = Model(build("fcn8s-slim", 3, channels={"image": 3, "depth": 1}, width=0.1))
+    with pytest.raises(OptionError, match="this net has several inputs; label its images in Python"):
+        predict_files(two, plan([image], tmp_path / "out"))
+    grey = Model(build("fcn8s-slim", 3, channels=1, width=0.1))
+    with pytest.raises(OptionError, match=r"the net takes an \(H, W, 1\) uint8 array"):
+        predict_files(grey, plan([image], tmp_path / "out"))
+
+
+def test_many_small_images_come_out_in_order(model: Model, tmp_path: Path) -> None:
+    for index in range(25):
+        save(tmp_path / "in" / f"{index:02}.bmp", picture(index, (5 + index % 2, 6)))
+    outcome = predict(model, tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in outcome.written] == [f"{index:02}.png" for index in range(25)]
+    for index, path in enumerate(outcome.written):
+        assert np.array_equal(mask(path), model.predict(picture(index, (5 + index % 2, 6))).labels)

@@ -1,0 +1,66 @@
+"""The README's commands and its Python, as written, on a tiny data set."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fullconv.cli import main
+from makers import make_folder, scene
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("fullconv ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the README takes for granted."""
+    make_folder(tmp_path / "DATA")
+    (tmp_path / "photos").mkdir()
+    picture = Image.fromarray(scene(0)[0])
+    picture.save(tmp_path / "photos" / "one.jpg")
+    picture.save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_first_block_is_the_two_make_commands() -> None:
+    assert re.findall(r"^make (\w+)", blocks("sh")[0], re.MULTILINE) == ["demo", "test"]
+    makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text(encoding="utf-8")
+    for target in ("demo", "test", "check"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_commands_and_python_work_as_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verbs = []
+    for words in commands():
+        # A quarter of an hour is too long for a test; everything else is as written.
+        text = [{"--minutes": "--steps", "15": "2"}.get(word, word) for word in words]
+        if not any("DATA" in word or "photo" in word or "inspect" in word for word in text):
+            continue
+        monkeypatch.setattr(sys, "argv", text)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code, text
+        verbs.append(words[1])
+    assert {"train", "evaluate", "predict", "inspect"} <= set(verbs)
+    assert (place / "labels" / "one.png").exists()
+    assert (place / "labels" / "one_overlay.png").exists()
+
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert (place / "photo-labels.png").exists()

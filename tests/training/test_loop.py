@@ -1,0 +1,554 @@
+"""Training end to end on tiny data: it learns, goes on where it stopped, keeps its time, and says what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import time
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fullconv.data.augment import Augmentation
+from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.errors import DataError, ModelFileError, OptionError, TrainingError
+from fullconv.evaluate import evaluate
+from fullconv.inference.model import Model
+from fullconv.labels import VOID, LabelSet
+from fullconv.nets import FCN, build
+from fullconv.training import loop
+from fullconv.training.loop import Tick, Trained, make_optimizer
+from fullconv.training.recipes import RECIPES
+from fullconv.training.setup import RunOptions, open_splits, resolve_options
+from fullconv.training.train import train
+from fullconv.weights.modelfile import ModelFile, read_header, write_model
+from inmemory import LABELS, InMemory, one, some
+from makers import make_folder
+
+NET = "fcn1s-slim"
+SMALL = {"width": 0.1}
+COLOURS = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200)], np.uint8)
+
+
+def fit(out: Path, steps: int | None = 3, **changes: object) -> Trained:
+    """A few steps on four small scenes."""
+    values = {
+        "data": (some("train", 4), some("val", 2)), "net": NET, "net_options": SMALL, "precision": "float32",
+    } | changes  # fmt: skip
+    return train(out=out, steps=steps, **values)  # type: ignore[arg-type]
+
+
+def stop_after(steps: int) -> Callable[[Tick], None]:
+    """A listener that presses Ctrl-C when so many steps are done."""
+    done = 0
+
+    def listen(tick: Tick) -> None:
+        nonlocal done
+        done += tick.phase == "train"
+        if done == steps and tick.phase == "train":
+            signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Every step's loss, as it is computed."""
+    seen: list[float] = []
+    plain = loop.cross_entropy
+
+    def note(*args: object) -> Tensor:
+        value = plain(*args)  # type: ignore[arg-type]
+        seen.append(value.item())
+        return value
+
+    monkeypatch.setattr(loop, "cross_entropy", note)
+    return seen
+
+
+def blocks(seed: int) -> Sample:
+    """Blocks of 8 pixels, each class in its own colour."""
+    mask = np.random.default_rng(seed).integers(0, 3, (4, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    return Sample(f"blocks{seed}", {IMAGE: COLOURS[mask]}, {SEMANTIC: mask})
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run that anything should learn."""
+    data = InMemory([blocks(s) for s in range(8)]), InMemory([blocks(s) for s in range(90, 93)], "val")
+    out = tmp_path_factory.mktemp("run") / "learned"
+    return train(data, NET, out=out, steps=120, lr=0.03, batch=4, net_options=SMALL, command="fullconv <train>")
+
+
+def test_it_learns(learned: Trained) -> None:
+    assert learned.scores is not None
+    assert learned.scores.mean_iu > 0.9
+    assert (learned.steps, learned.stopped) == (120, False)
+    measured = [float(row["loss"]) for row in rows(learned.path) if row["loss"]]
+    assert measured[0] > 0.3 > measured[-1]
+
+
+def test_the_best_model_scores_what_the_run_says(learned: Trained) -> None:
+    assert learned.model == learned.path / "best.safetensors"
+    model = Model.load(learned.model)
+    data = InMemory([blocks(s) for s in range(90, 93)], "val")
+    again = evaluate(model, data, precision=model.training["precision"]).scores
+    assert again == learned.scores
+    assert model.metrics["val"] == again.to_json()
+    assert model.labels == LABELS
+    assert model.training["recipe"]["lr"] == 0.03
+    every = [float(row["val_mean_iu"]) for row in rows(learned.path) if row["val_mean_iu"]]
+    assert again.mean_iu == pytest.approx(max(every), abs=1e-5)
+    assert len(every) == 10
+
+
+class Page(HTMLParser):
+    """Texts and addresses of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_every_file_of_the_run_folder_is_there_and_readable(learned: Trained) -> None:
+    path = learned.path
+    names = {p.name for p in path.iterdir()}
+    assert names == {
+        "run.yaml", "best.safetensors", "last.safetensors", "state", "metrics.csv", "events", "curves.png",
+        "confusion.png", "previews", "report.html",
+    }  # fmt: skip
+    options = yaml.safe_load((path / "run.yaml").read_text())
+    assert (options["seed"], options["steps"], options["command"]) == (0, 120, "fullconv <train>")
+    assert options["torch"] == str(torch.__version__)
+    Model.load(path / "last.safetensors")
+    for picture in (path / "curves.png", path / "confusion.png", *sorted((path / "previews").iterdir())):
+        with Image.open(picture) as image:
+            image.load()
+            assert min(image.size) >= 100
+    assert [p.stem for p in sorted((path / "previews").iterdir())] == ["blocks90", "blocks91", "blocks92"]
+    page = Page((path / "report.html").read_text(encoding="utf-8"))
+    assert "fullconv <train>" in page.text
+    assert "blocks91" in page.text
+    assert page.addresses
+    assert all(address.startswith(("data:", "#")) for address in page.addresses), "it asks nothing of the network"
+    assert not [p for p in path.rglob(".*")], "no temporary file"
+
+
+def test_tensorboard_reads_the_events(learned: Trained) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(learned.path / "events")).Reload()
+    assert {"loss", "lr", "images_per_s", "val_mean_iu"} <= set(events.Tags()["scalars"])
+    logged = [(event.step, event.value) for event in events.Scalars("val_mean_iu")]
+    written = [(int(row["step"]), float(row["val_mean_iu"])) for row in rows(learned.path) if row["val_mean_iu"]]
+    assert logged == [(step, pytest.approx(value, rel=1e-4)) for step, value in written]
+
+
+def test_metrics_follow_the_schedule(learned: Trained) -> None:
+    table = rows(learned.path)
+    steps = [int(row["step"]) for row in table]
+    assert steps == sorted(steps)
+    assert steps[-1] == 120
+    seconds = [float(row["seconds"]) for row in table]
+    assert seconds == sorted(seconds)
+    assert all(float(row["epoch"]) == pytest.approx(int(row["step"]) * 4 / 8) for row in table)
+    rates = [float(row["lr"]) for row in table if row["lr"]]
+    assert rates == sorted(rates, reverse=True)
+    assert max(rates) <= 0.03
+    assert rates[-1] < 1e-4
+
+
+def test_listeners_hear_every_phase(tmp_path: Path) -> None:
+    ticks: list[Tick] = []
+    fit(tmp_path / "r", steps=4, listener=ticks.append)
+    assert list(dict.fromkeys(tick.phase for tick in ticks)) == ["check", "train", "evaluate", "report"]
+    trained = [tick for tick in ticks if tick.phase == "train"]
+    assert [tick.done for tick in trained] == [0.25, 0.5, 0.75, 1]
+    assert all(tick.loss is not None and tick.loss > 0 for tick in trained)
+    assert trained[-1].seconds_left == 0
+    assert trained[0].mean_iu is None
+    assert trained[-1].mean_iu is not None
+    assert all(0 <= tick.done <= 1 for tick in ticks)
+    assert ticks[-1] == Tick("report", 1.0)
+
+
+def caffe(net: FCN, data: InMemory, order: list[int], lr: float) -> dict[str, Tensor]:
+    """Reference 5.4 by hand: V <- momentum V + lr m (g + decay d w); w <- w - V; biases have m = 2, d = 0."""
+    net.train()
+    parameters = dict(net.named_parameters())
+    velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for index in order:
+        sample = data[index]
+        image = torch.from_numpy(sample.inputs[IMAGE]).permute(2, 0, 1)[None]
+        mask = torch.from_numpy(sample.masks[SEMANTIC]).long()
+        scores = net(image)
+        assert isinstance(scores, Tensor)
+        log = torch.log_softmax(scores[0], 0)
+        loss = -sum(log[mask[y, x], y, x] for y in range(mask.shape[0]) for x in range(mask.shape[1]) if mask[y, x] != VOID)
+        gradients = torch.autograd.grad(loss, list(parameters.values()))  # type: ignore[arg-type]
+        for (name, w), g in zip(parameters.items(), gradients, strict=True):
+            is_weight, is_bias = w.ndim > 1, name.endswith("bias")
+            g = g + (0.0005 * w.detach() if is_weight else 0)
+            velocity[name] = 0.99 * velocity[name] + lr * (2 if is_bias else 1) * g
+            with torch.no_grad():
+                w -= velocity[name]
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+
+def test_heavy_steps_are_the_reference_solvers(tmp_path: Path) -> None:
+    lr = 1e-4  # the recipe's 1e-10 is for a trained trunk; here the changes must be visible
+    data = InMemory([one(0)]), InMemory([one(1)], "val")
+    options = {**SMALL, "dropout": 0.0, "upsampling": "learned"}
+    run = fit(tmp_path / "r", data=data, recipe="heavy", lr=lr, net_options=options, net="fcn8s-slim")
+    torch.manual_seed(0)
+    net = build("fcn8s-slim", 3, **options)  # type: ignore[arg-type]
+    first = {name: value.clone() for name, value in net.state_dict().items()}
+    expected = caffe(net, data[0], [0] * run.steps, lr)
+    found = load_file(tmp_path / "r" / "last.safetensors")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+    changed = [name for name in expected if not torch.equal(first[name], expected[name])]
+    assert len(changed) > 0.9 * len(expected), "the rate is high enough to see"
+    assert run.steps == 3
+
+
+def test_groups_of_the_optimiser() -> None:
+    splits = open_splits((some("train", 1), some("val", 1)))
+    for kind, expected in (("heavy", [(5e-4, 1.0), (0.0, 2.0), (0.0, 1.0)]), ("scratch", [(0.02, 1), (0, 1), (0, 1)])):
+        options = resolve_options(
+            "d", splits, NET, recipe=kind, seed=0, minutes=None, epochs=None, steps=1, precision="float32", init=None,
+            net_options={**SMALL, "upsampling": "learned-all"}, overrides={},
+        )  # fmt: skip
+        net = FCN(options.net)
+        optimizer = make_optimizer(net, options)
+        assert type(optimizer).__name__ == {"heavy": "SGD", "scratch": "AdamW"}[kind]
+        assert [(g["weight_decay"], g["factor"]) for g in optimizer.param_groups] == expected
+        names = {id(p): name for name, p in net.named_parameters()}
+        weights, biases, scales = ([names[id(p)] for p in group["params"]] for group in optimizer.param_groups)
+        assert len(weights) + len(biases) + len(scales) == len(names)
+        assert all("conv" in n or "fc" in n or "score" in n for n in weights)
+        assert all(n.endswith("bias") for n in biases)
+        assert all(".bn" in n and n.endswith("weight") for n in scales)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, losses: list[float], optimizer: str) -> None:
+    data = make_folder(tmp_path / "d", counts={"train": 5, "val": 2})
+    options = {
+        "data": data, "net_options": {**SMALL, "dropout": 0.5}, "seed": 3, "lr": 0.02, "optimizer": optimizer,
+        "crop": (8, 8), "scale": (0.7, 1.5), "jitter": 0.3,
+    }  # fmt: skip
+    fit(tmp_path / "whole", 12, **options)
+    whole = losses.copy()
+    losses.clear()
+    stopped = fit(tmp_path / "parts", 12, **options, listener=stop_after(5))
+    assert (stopped.stopped, stopped.steps) == (True, 5)
+    Model.load(stopped.model)  # usable
+    assert (stopped.path / "report.html").exists()
+    torch.manual_seed(99)  # whatever the next process does first
+    again = fit(tmp_path / "parts", None, resume=True, data=data)
+    assert (again.stopped, again.steps) == (False, 12)
+    assert losses == whole
+    assert len(whole) == 12
+    expected, found = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    steps = [int(row["step"]) for row in rows(tmp_path / "parts")]
+    assert steps == sorted(steps)
+    assert again.seconds > stopped.seconds
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
+    fit(tmp_path / "r")
+    before = load_file(tmp_path / "r" / "last.safetensors")
+    again = fit(tmp_path / "r", None, resume=True)
+    assert again.steps == 3
+    after = load_file(tmp_path / "r" / "last.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    count = 0
+
+    def twice(tick: Tick) -> None:
+        nonlocal count
+        if tick.phase == "train":
+            count += 1
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "r", listener=twice)
+    assert count == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_stopped_before_its_first_evaluation_has_the_newest_weights_as_its_model(tmp_path: Path) -> None:
+    stopped = fit(tmp_path / "r", 100, listener=stop_after(2), lr=0.01)
+    assert stopped.scores is None
+    for steps in (2, 4):
+        best, last = (load_file(tmp_path / "r" / f"{name}.safetensors") for name in ("best", "last"))
+        assert all(torch.equal(best[name], last[name]) for name in best)
+        assert read_header(tmp_path / "r" / "best.safetensors")["training"]["steps_done"] == steps
+        if steps == 2:
+            fit(tmp_path / "r", None, resume=True, listener=stop_after(2))
+
+
+class Clock:
+    """Seconds that pass when the run does something, rather than with this machine's load."""
+
+    def __init__(self, costs: dict[str, float]) -> None:
+        self.now, self.costs = 1000.0, costs
+
+    def __call__(self) -> float:
+        return self.now
+
+    def listen(self, tick: Tick) -> None:
+        self.now += self.costs.get(tick.phase, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "costs"),
+    [
+        (10, {"check": 5, "train": 4, "evaluate": 3, "report": 1}),
+        (3, {"check": 1, "train": 0.6, "evaluate": 2, "report": 0.5}),
+        (60, {"check": 20, "train": 20, "evaluate": 60, "report": 5}),
+    ],
+)
+def test_minutes_are_used_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, costs: dict[str, float]
+) -> None:
+    clock = Clock(costs)
+    monkeypatch.setattr(time, "monotonic", clock)
+    start = clock.now
+    run = fit(tmp_path / "r", None, minutes=minutes, listener=clock.listen)
+    spent = clock.now - start
+    assert 0.8 * minutes * 60 < spent <= minutes * 60
+    assert run.seconds == pytest.approx(spent, abs=10)
+    scoring = [row for row in rows(tmp_path / "r") if row["val_mean_iu"]]
+    assert 2 <= len(scoring) <= 11
+    assert len(scoring) * 2 * costs["evaluate"] < 0.25 * spent
+
+
+def test_minutes_go_on_counting_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock({"train": 5.0, "evaluate": 1.0})
+    monkeypatch.setattr(time, "monotonic", clock)
+    press = stop_after(20)
+
+    def listen(tick: Tick) -> None:
+        clock.listen(tick)
+        press(tick)
+
+    first = fit(tmp_path / "r", None, minutes=5, listener=listen)
+    assert first.stopped
+    clock.now += 5000  # the night between
+    second = fit(tmp_path / "r", None, resume=True, listener=clock.listen)
+    assert 240 < second.seconds <= 300
+    assert second.steps > first.steps
+
+
+def test_a_time_too_short_for_a_step_still_ends_with_a_model(tmp_path: Path) -> None:
+    run = fit(tmp_path / "r", None, minutes=1e-6)
+    assert run.steps == 0
+    assert run.scores is not None
+    assert (run.path / "report.html").exists()
+
+
+def test_epochs_are_passes_over_the_images(tmp_path: Path) -> None:
+    assert fit(tmp_path / "r", None, epochs=3, batch=2).steps == 6
+
+
+def test_a_run_folder_is_not_overwritten(tmp_path: Path) -> None:
+    fit(tmp_path / "r")
+    content = (tmp_path / "r" / "metrics.csv").read_bytes()
+    with pytest.raises(OptionError, match="r holds a run already; add --resume to go on with it, or choose"):
+        fit(tmp_path / "r")
+    assert (tmp_path / "r" / "metrics.csv").read_bytes() == content
+
+
+def test_what_resume_needs(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--resume needs the run's folder; add --out RUN"):
+        train("wafer", resume=True)
+    with pytest.raises(OptionError, match="holds no run to resume"):
+        fit(tmp_path / "none", resume=True)
+    fit(tmp_path / "r")
+    other = InMemory([one(0)], labels={SEMANTIC: LabelSet.numbered(4)})
+    with pytest.raises(OptionError, match=r"the net has \{'semantic': 3\} .*the data \{'semantic': 4\}"):
+        fit(tmp_path / "r", None, resume=True, data=(other, other))
+    (tmp_path / "r" / "state" / "state.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelFileError, match="state.safetensors is damaged"):
+        fit(tmp_path / "r", None, resume=True)
+
+
+def test_runs_are_numbered_where_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = make_folder(tmp_path / "roads", counts={"train": 2, "val": 1})
+    paths = [train(data, NET, steps=1, net_options=SMALL, precision="float32").path for _ in range(2)]
+    assert paths == [Path("runs/roads-fcn1s-slim"), Path("runs/roads-fcn1s-slim-2")]
+
+
+def test_first_weights_from_a_model_file(tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    source = build(NET, 3, width=0.1)
+    torch.nn.init.normal_(source.heads["semantic"].score["image"]["1"].weight)
+    write_model(tmp_path / "m.safetensors", ModelFile(source, {SEMANTIC: LABELS}))
+    fit(tmp_path / "r", 1, init=tmp_path / "m.safetensors", lr=0.0)
+    found = load_file(tmp_path / "r" / "last.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in source.named_parameters())
+    assert "m.safetensors" in (tmp_path / "r" / "report.html").read_text()
+    # The file may be gone when the run goes on.
+    (tmp_path / "m.safetensors").unlink()
+    assert fit(tmp_path / "r", None, resume=True).steps == 1
+
+
+def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path) -> None:
+    options = {"recipe": "heavy", "lr": 100.0, "momentum": 0.0}
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ \(images s\d\); lower .*\(100\)"):
+        fit(tmp_path / "r", 50, **options)
+    assert not (tmp_path / "r" / "state").exists() or all(
+        value.isfinite().all() for value in load_file(tmp_path / "r" / "last.safetensors").values()
+    ), "no good state is replaced by a broken one"
+
+
+def test_bad_data_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "d", counts={"train": 13, "val": 2})
+    (data / "classes.txt").write_text("ground\na\nb")
+    for number in range(12):
+        mask = np.full((12, 16), 9, np.uint8)
+        Image.fromarray(mask).save(data / "train" / "masks" / f"{number:04}.png")
+    with pytest.raises(DataError) as caught:
+        fit(tmp_path / "out" / "r", data=data)
+    lines = str(caught.value).splitlines()
+    assert "12 problems in 13 samples" in lines[0]
+    assert [f"{number:04}.png: holds value 9" in line for number, line in enumerate(lines[1:11])] == [True] * 10
+    assert lines[11].strip() == "and 2 more"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"net": "fcn8s"}, {"precision": "half"}, {"lrr": 1}, {"init": "none.safetensors"}, {"minutes": float("nan")}],
+)
+def test_options_that_cannot_work_leave_nothing_behind(tmp_path: Path, changes: dict[str, object]) -> None:
+    with pytest.raises((OptionError, ModelFileError)):
+        fit(tmp_path / "r", None, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("void", ["one batch", "train", "val"])
+def test_void_alone_is_no_accident(tmp_path: Path, void: str) -> None:
+    def blank(sample: Sample) -> Sample:
+        return Sample(sample.name, sample.inputs, {SEMANTIC: np.full_like(sample.masks[SEMANTIC], VOID)})
+
+    train_samples, val_samples = [one(0), one(1)], [one(2)]
+    if void == "one batch":
+        train_samples[0] = blank(train_samples[0])
+    elif void == "train":
+        train_samples = [blank(sample) for sample in train_samples]
+    else:
+        val_samples = [blank(sample) for sample in val_samples]
+    run = fit(tmp_path / "r", 4, data=(InMemory(train_samples), InMemory(val_samples, "val")), batch=1)
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "r" / "last.safetensors").values())
+    assert Model.load(run.model).predict(one(0).inputs[IMAGE]).labels.shape == (12, 16)
+    assert (run.path / "report.html").exists()
+
+
+def test_images_of_several_sizes_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    plain = loop.cross_entropy
+    monkeypatch.setattr(loop, "cross_entropy", lambda scores, target, *rest: (seen.append(target), plain(scores, target, *rest))[1])
+    sizes = [(12, 16), (20, 9), (5, 30)]
+    data = InMemory([one(i, size) for i, size in enumerate(sizes)]), InMemory([one(7, (13, 8)), one(8, (9, 9))], "val")
+    run = fit(tmp_path / "r", 1, data=data, batch=3)
+    assert run.scores is not None
+    assert run.scores.pixels == tuple(
+        sum(int((s.masks[SEMANTIC] == k).sum()) for s in data[1].samples) for k in range(3)
+    )
+    (target,) = seen
+    assert target.shape == (3, 20, 30)
+    valid = sum(int((s.masks[SEMANTIC] != VOID).sum()) for s in data[0].samples)
+    assert int((target != VOID).sum()) == valid, "the margins are void"
+
+
+def test_several_inputs_and_tasks(tmp_path: Path) -> None:
+    def sample(seed: int) -> Sample:
+        scene = one(seed)
+        mask = scene.masks[SEMANTIC]
+        side = np.where(mask == VOID, VOID, mask > 0).astype(np.uint8)
+        depth = np.where(mask == VOID, 0, 50 * mask)[:, :, None].astype(np.uint8)
+        return Sample(scene.name, {"colour": scene.inputs[IMAGE], "depth": depth}, {"kind": mask, "side": side})
+
+    labels = {"kind": LABELS, "side": LabelSet(("no", "yes"))}
+    channels = {"colour": 3, "depth": 1}
+    data = tuple(InMemory([sample(s) for s in seeds], split, labels, channels) for seeds, split in ((range(3), "train"), ((7, 8), "val")))
+    run = fit(tmp_path / "r", 120, data=data, net_options={**SMALL, "fusion": "late"}, lr=0.03, precision="bfloat16")
+    model = Model.load(run.model)
+    assert model.label_sets == labels
+    evaluation = evaluate(model, data[1])
+    assert list(evaluation.matrices) == ["kind", "side"]
+    assert evaluation.matrices["side"].scores().pixel_accuracy > 0.9
+    for task, prediction in model.predict_tasks(data[1][0].inputs).items():
+        assert prediction.scores().dtype == np.float32, task
+    weights = load_file(tmp_path / "r" / "last.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
+
+
+def test_the_data_are_those_of_the_pure_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Order and augmentation depend on (seed, epoch, index) alone, not on what was drawn before."""
+    seen: list[tuple[str, int]] = []
+    plain = loop.augment
+
+    def note(sample: Sample, options: Augmentation, rng: np.random.Generator) -> Sample:
+        seen.append((sample.name, int(rng.bit_generator.state["state"]["state"] % 10**6)))
+        return plain(sample, options, rng)
+
+    monkeypatch.setattr(loop, "augment", note)
+    for name, stop in (("a", 6), ("b", 3)):
+        fit(tmp_path / name, 6, listener=stop_after(stop), batch=2)
+    fit(tmp_path / "b", None, resume=True)
+    # A few samples are loaded ahead of the step at which a run ends.
+    assert len(set(seen)) <= 12 + 8
+    names = [name for name, _ in seen[:12]]
+    assert sorted(names) == sorted(["s0", "s1", "s2", "s3"] * 3)
+    assert len(set(seen[:12])) == 12, "no two draws share their randomness"
+
+
+def test_options_of_old_and_new_runs_are_recorded(tmp_path: Path) -> None:
+    fit(tmp_path / "r", 2, seed=7)
+    options = RunOptions.from_yaml(yaml.safe_load((tmp_path / "r" / "run.yaml").read_text()))
+    assert (options.seed, options.steps, options.data) == (7, 2, "arrays")
+    assert options.recipe.optimizer == RECIPES["scratch"].optimizer
+    header = read_header(tmp_path / "r" / "last.safetensors")
+    assert header["training"]["seed"] == 7
+    assert header["training"]["steps_done"] == 2
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """No test may leave the interrupt's handler changed."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,199 @@
+"""Before the first step: data, options, first weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.errors import DataError, ModelFileError, OptionError
+from fullconv.labels import LabelSet
+from fullconv.nets import build
+from fullconv.training.recipes import RECIPES
+from fullconv.training.setup import (
+    RunOptions,
+    Splits,
+    initialise,
+    make_net,
+    open_splits,
+    resolve_options,
+    surroundings,
+)
+from fullconv.weights.modelfile import ModelFile, write_model
+from inmemory import LABELS, InMemory, one, some
+from makers import make_folder
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return open_splits((some("train", 20), some("val", 2)))
+
+
+def resolve(splits: Splits, **changes: object) -> RunOptions:
+    values: dict[str, object] = {
+        "recipe": "scratch", "seed": 0, "minutes": None, "epochs": None, "steps": None, "precision": "float32",
+        "init": None, "net_options": {"width": 0.1}, "overrides": {},
+    }  # fmt: skip
+    net = changes.pop("net", "fcn8s-slim")
+    return resolve_options("arrays", splits, net, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_both_splits_are_looked_at_and_kept_in_memory(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    splits = open_splits(make_folder(tmp_path), lambda *args: seen.append(args))
+    assert seen == [("train", i, 4) for i in range(1, 5)] + [("val", i, 2) for i in range(1, 3)]
+    assert splits.train.sizes == ((12, 16),) * 4
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    assert len({splits.train.dataset[i].name for i in range(4)}) == 4, "no file is read twice"
+
+
+def test_copies_of_a_data_set_have_one_fingerprint(tmp_path: Path) -> None:
+    prints = {open_splits(make_folder(tmp_path / name)).fingerprint() for name in "ab"}
+    assert len(prints) == 1
+    (tmp_path / "a" / "train" / "images" / "0000.png").write_bytes(
+        (tmp_path / "a" / "train" / "images" / "0001.png").read_bytes() + b"\0"
+    )
+    assert open_splits(tmp_path / "a").fingerprint() not in prints
+
+
+def test_the_problems_of_both_splits_are_told_at_once(tmp_path: Path) -> None:
+    make_folder(tmp_path, counts={"train": 13, "val": 3})
+    (tmp_path / "classes.txt").write_text("ground\na\nb")
+    for number in (*range(12), 14):
+        split = "train" if number < 13 else "val"
+        (tmp_path / split / "images" / f"{number:04}.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        open_splits(tmp_path)
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("(train): 12 problems in 13 samples:")
+    assert [f"{number:04}.png: is empty" in line for number, line in enumerate(lines[1:11])] == [True] * 10
+    assert lines[11] == "  and 2 more"
+    assert lines[12].endswith("(val): 1 problem in 3 samples:")
+    assert "0014.png" in lines[13]
+
+
+def test_data_without_samples_or_with_two_kinds_of_labels() -> None:
+    with pytest.raises(DataError, match=r"arrays \(val\): holds no sample; expected at least one"):
+        open_splits((some("train", 2), some("val", 0)))
+    other = InMemory([one(0)], "val", {SEMANTIC: LabelSet(("0", "1", "two"))})
+    with pytest.raises(DataError, match=r"train has the classes .*val .*'two'.*expected the same"):
+        open_splits((some("train", 2), other))
+
+
+def test_the_length_is_that_given_or_the_recipes(splits: Splits) -> None:
+    assert (resolve(splits, steps=7).steps, resolve(splits, steps=7).minutes) == (7, None)
+    assert (resolve(splits, minutes=1.5).steps, resolve(splits, minutes=1.5).minutes) == (None, 1.5)
+    assert resolve(splits).steps == RECIPES["scratch"].steps
+    assert resolve(splits, recipe="heavy").steps == 100_000
+    assert resolve(splits, overrides={"steps": 9}).steps == 9
+    # 20 images in batches of 5: four steps an epoch.
+    assert resolve(splits).recipe.batch == 5
+    assert resolve(splits, epochs=2.5).steps == 10
+    assert resolve(splits, epochs=0.001).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 5, "epochs": 1.0}, "minutes, epochs and steps are three ways to give one length; choose one"),
+        ({"minutes": 5.0, "epochs": 1.0}, "choose one"),
+        ({"epochs": 0.0}, "0.0 epochs; expected a number above 0"),
+        ({"epochs": float("nan")}, "nan epochs; expected a number above 0"),
+        ({"epochs": float("inf")}, "inf epochs; expected a number above 0"),
+        ({"seed": -1}, "seed -1; expected 0 or a positive number"),
+        ({"seed": 1 << 63}, "seed 9223372036854775808; expected 0"),
+        ({"net": "fcn8s-slm"}, "unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'"),
+        ({"net_options": {"pading": "same"}}, "unknown net option 'pading'; did you mean 'padding'"),
+        ({"overrides": {"lrr": 1}}, "unknown training option 'lrr'; did you mean 'lr'"),
+        ({"recipe": "heavier"}, "unknown recipe 'heavier'; did you mean 'heavy'"),
+        ({"net": build("fcn8s-slim", 4, width=0.1).options}, r"the net has \{'semantic': 4\} .*the data .*: 3\}"),
+        (
+            {"net": build("fcn8s-slim", 3, channels=1, width=0.1).options},
+            r"the net takes \{'image': 1\} \(input: channels\), the data has \{'image': 3\}",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(splits: Splits, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        resolve(splits, **changes)
+
+
+def test_the_net_takes_the_datas_classes_and_inputs() -> None:
+    image = np.zeros((8, 9, 2), np.uint8)
+    sample = Sample("s", {"radar": image}, {"sea": image[..., 0], "ice": image[..., 0]})
+    labels = {"sea": LABELS, "ice": LabelSet.numbered(5)}
+    splits = open_splits(tuple(InMemory([sample], s, labels, {"radar": 2}) for s in ("train", "val")))  # type: ignore[arg-type]
+    net = resolve(splits).net
+    assert net.classes == {"sea": 3, "ice": 5}
+    assert {name: i.channels for name, i in net.inputs.items()} == {"radar": 2}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_options_survive_run_yaml(splits: Splits, recipe: str) -> None:
+    options = resolve(splits, recipe=recipe, minutes=2.5, init="ü.safetensors", overrides={"crop": (32, 64)})
+    text = yaml.safe_dump(options.to_yaml())
+    assert RunOptions.from_yaml({**yaml.safe_load(text), "torch": "2"}) == options
+
+
+@pytest.mark.parametrize(
+    "change", [{"recipe": None}, {"recipe": {"lr": 1}}, {"recipe": 3}, {"net": {}}, {"net": None}, {"name": ...}]
+)
+def test_run_yaml_of_another_kind_is_refused(splits: Splits, change: dict[str, object]) -> None:
+    value = {**resolve(splits).to_yaml(), **change}
+    value = {key: v for key, v in value.items() if v is not ...}
+    with pytest.raises(OptionError, match="incomplete or of"):
+        RunOptions.from_yaml(value)
+
+
+def test_first_weights_follow_the_seed(splits: Splits) -> None:
+    first, again, other = (make_net(resolve(splits, seed=seed))[0].state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["trunks.image.conv1_1.weight"], other["trunks.image.conv1_1.weight"])
+
+
+def test_weights_of_a_model_file_are_taken_where_they_fit(splits: Splits, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    source = build("fcn8s-slim", 3, width=0.1)
+    torch.nn.init.normal_(source.heads["semantic"].score["image"]["8"].weight)
+    write_model(tmp_path / "m.safetensors", ModelFile(source, {SEMANTIC: LABELS}))
+    net, notes = make_net(resolve(splits, init=str(tmp_path / "m.safetensors")))
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in source.state_dict().items())
+    assert notes == [f"init: {len(source.state_dict())} of {len(source.state_dict())} weights from {tmp_path}/m.safetensors"]
+
+    # Four classes: the trunk fits, the score layers do not.
+    target = build("fcn8s-slim", 4, width=0.1)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    notes = initialise(target, tmp_path / "m.safetensors")
+    for name, value in target.state_dict().items():
+        expected = before[name] if "score" in name else source.state_dict()[name]
+        assert torch.equal(value, expected), name
+    fresh = sorted(name for name in before if "score" in name)
+    assert notes[1] == f"init: fresh weights: {', '.join(fresh)}"
+
+
+def test_model_files_that_give_nothing(tmp_path: Path) -> None:
+    net = build("fcn8s-slim", 3, width=0.1)
+    with pytest.raises(ModelFileError, match="does not exist"):
+        initialise(net, tmp_path / "none.safetensors")
+    write_model(tmp_path / "m.safetensors", ModelFile(build("fcn32s-vgg16", 2, width=0.01), {SEMANTIC: LabelSet.numbered(2)}))
+    with pytest.raises(OptionError, match=r"none of its \d+ weights fits this net; choose the net it was made for"):
+        initialise(net, tmp_path / "m.safetensors")
+
+
+def test_run_yaml_says_where_a_run_was_made() -> None:
+    around = surroundings()
+    assert list(around) == ["fullconv", "torch", "accelerate", "python", "machine"]
+    assert yaml.safe_load(yaml.safe_dump(around)) == around
+
+
+def test_inputs_need_not_be_called_image() -> None:
+    assert IMAGE == "image"
+    sample = one(0)
+    renamed = Sample("s", {"photo": sample.inputs[IMAGE]}, sample.masks)
+    splits = open_splits((InMemory([renamed], "train", None, {"photo": 3}), InMemory([renamed], "val", None, {"photo": 3})))
+    assert list(resolve(splits).net.inputs) == ["photo"]
