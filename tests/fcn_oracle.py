@@ -49,16 +49,16 @@ class Oracle(nn.Module):
         self.fc7 = nn.Conv2d(c4096, c4096, 1)
         self.score_fr = nn.Conv2d(c4096, classes, 1)
         if stride == 32:
-            self.upscore = _deconvolution(classes, 64, 32)
+            self.upscore = deconvolution(classes, 64, 32)
         if stride <= 16:
             self.score_pool4 = nn.Conv2d(c512, classes, 1)
-            self.upscore2 = _deconvolution(classes, 4, 2)
+            self.upscore2 = deconvolution(classes, 4, 2)
         if stride == 16:
-            self.upscore16 = _deconvolution(classes, 32, 16)
+            self.upscore16 = deconvolution(classes, 32, 16)
         if stride == 8:
             self.score_pool3 = nn.Conv2d(c256, classes, 1)
-            self.upscore_pool4 = _deconvolution(classes, 4, 2)
-            self.upscore8 = _deconvolution(classes, 16, 8)
+            self.upscore_pool4 = deconvolution(classes, 4, 2)
+            self.upscore8 = deconvolution(classes, 16, 8)
 
     def forward(self, data: Tensor) -> Tensor:
         height, width = data.shape[2:]
@@ -138,7 +138,8 @@ def fullconv_weights(oracle: Oracle) -> dict[str, Tensor]:
     return weights
 
 
-def _deconvolution(classes: int, kernel: int, stride: int) -> nn.ConvTranspose2d:
+def deconvolution(classes: int, kernel: int, stride: int) -> nn.ConvTranspose2d:
+    """A frozen bilinear deconvolution, C x C x k x k, without bias."""
     layer = nn.ConvTranspose2d(classes, classes, kernel, stride, bias=False)
     layer.weight = nn.Parameter(surgery(classes, kernel), requires_grad=False)
     return layer

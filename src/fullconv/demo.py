@@ -63,7 +63,9 @@ def run_demo(out: Path | None, minutes: float, listener: Callable[[Tick], None])
         minutes=minutes,
         listener=listener,
         command="fullconv demo",
-        jitter=0.0,
+        jitter=0.0,  # three grey levels mean three things
+        class_weights="none",
+        lr=4e-3,
     )
     test = Wafer("test", TEST)
     scores = evaluate(Model.load(trained.model), test).scores

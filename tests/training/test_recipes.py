@@ -48,14 +48,15 @@ def test_photographs_are_cropped_scaled_and_jittered() -> None:
 def test_small_images_are_whole_and_many() -> None:
     recipe = fitted("scratch", WAFERS, {})
     assert recipe.augmentation == Augmentation(None, (1, 1), flip=True, jitter=0)
-    assert recipe.batch == 64
+    assert recipe.batch == 16
+    assert recipe.lr == pytest.approx(RECIPES["scratch"].lr * sqrt(2))
 
 
 def test_crops_are_whole_cells_and_no_larger_than_needed() -> None:
-    # 129 needs five cells of 32, 100 four; 5 * 4 cells of 32^2 pixels go 32 times into 8 * 288^2.
-    recipe = fitted("scratch", [(100, 129)] * 1000, {})
-    assert recipe.augmentation.crop == (128, 160)
-    assert recipe.batch == 32
+    # 257 needs nine cells of 32, 200 seven; 9 * 7 cells of 32^2 pixels go 10 times into 8 * 288^2.
+    recipe = fitted("scratch", [(200, 257)] * 1000, {})
+    assert recipe.augmentation.crop == (224, 288)
+    assert recipe.batch == 10
 
 
 @pytest.mark.parametrize(("images", "batch"), [(1, 2), (4, 2), (8, 2), (12, 3), (20, 5), (40, 8)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import yaml
 
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
-from fullconv.errors import DataError, ModelFileError, OptionError
+from fullconv.errors import DataError, GeometryError, ModelFileError, OptionError
 from fullconv.labels import LabelSet
 from fullconv.nets import build
 from fullconv.training.recipes import RECIPES
@@ -30,7 +31,7 @@ from makers import make_folder
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return open_splits((some("train", 20), some("val", 2)))
+    return open_splits((some("train", 20, (20, 40)), some("val", 2)))
 
 
 def resolve(splits: Splits, **changes: object) -> RunOptions:
@@ -105,6 +106,7 @@ def test_the_length_is_that_given_or_the_recipes(splits: Splits) -> None:
         ({"epochs": 0.0}, "0.0 epochs; expected a number above 0"),
         ({"epochs": float("nan")}, "nan epochs; expected a number above 0"),
         ({"epochs": float("inf")}, "inf epochs; expected a number above 0"),
+        ({"overrides": {"batch": 1, "crop": (32, 32)}}, "1 image of 32 x 32 a step leaves batch norm one value.*--batch"),
         ({"seed": -1}, "seed -1; expected 0 or a positive number"),
         ({"seed": 1 << 63}, "seed 9223372036854775808; expected 0"),
         ({"net": "fcn8s-slm"}, "unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'"),
@@ -121,6 +123,18 @@ def test_the_length_is_that_given_or_the_recipes(splits: Splits) -> None:
 def test_what_cannot_be_is_named(splits: Splits, changes: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         resolve(splits, **changes)
+
+
+def test_the_smallest_image_decides_what_batch_norm_has_to_average() -> None:
+    data = InMemory([one(0, (20, 40)), one(1, (9, 8)), one(2, (3, 33))])
+    splits = open_splits((data, InMemory(data.samples, "val")))
+    with pytest.raises(OptionError, match="1 image of 9 x 8 a step"):
+        resolve(splits, overrides={"batch": 1})
+    resolve(splits, overrides={"batch": 2})
+    resolve(splits, overrides={"batch": 1, "crop": (32, 33)})
+    resolve(splits, overrides={"batch": 1}, net="fcn8s-vgg16", net_options={"width": 0.02})  # it has no batch norm
+    with pytest.raises(GeometryError, match="pad more"):
+        resolve(splits, net=replace(resolve(splits).net, padding="paper", trunk="slim"), overrides={"crop": (1, 1)})
 
 
 def test_the_net_takes_the_datas_classes_and_inputs() -> None:

@@ -146,7 +146,7 @@ class Trainer:
         self.stop = False
         self.place = Place()
         self.best: Evaluation | None = None
-        self.net, self.notes = make_net(run.options)
+        self.net, self.notes = make_net(run.options, resume)
         self.net.to(run.accelerator.device)
         optimizer = make_optimizer(self.net, run.options)
         if resume:
@@ -217,7 +217,7 @@ class Trainer:
     def _finish(self) -> Trained:
         scores = self.best.scores if self.best else None
         if self.accelerator.is_main_process:
-            if not self.folder.best.exists():  # stopped before the first evaluation
+            if self.place.best < 0 or not self.folder.best.exists():  # stopped before the first evaluation
                 self._write_model(self.folder.best, None)
             summary = Summary(
                 self.folder,
@@ -258,8 +258,7 @@ class Trainer:
             losses.append(cross_entropy(by_task[task], target, recipe.reduction, self.weights[task]))
         loss = torch.stack(losses).sum()
         value = loss.item()
-        if not np.isfinite(value):
-            self._save_state()
+        if not np.isfinite(value):  # the last saved state stays: these weights may be beyond repair
             raise TrainingError(
                 f"the loss is {value} at step {self.place.step} (images {', '.join(batch.names[:10])}); "
                 f"lower the learning rate ({recipe.lr:g}) with --lr and start a new run"

@@ -93,6 +93,9 @@ RECIPES = {
 CROP = 288
 """Side of a training crop for photographs: nine cells at stride 32."""
 
+LARGEST_BATCH = 16
+"""Of the `scratch` recipe: small images are many in a step, but steps are what a short run lacks."""
+
 BATCH_PIXELS = 8 * CROP * CROP
 """Pixels in a step of the `scratch` recipe."""
 
@@ -102,7 +105,7 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
 
     `scratch` crops images to at most 288 pixels a side, at scales of 0.7 to 1.5 and with colour jitter, if most are
     larger than 128; smaller images (chips, wafer maps) are whole and unscaled. The batch holds about as many pixels
-    as 8 crops of 288, and at most a quarter of the images; the learning rate follows its square root.
+    as 8 crops of 288, at most 16 images and a quarter of all; the learning rate follows its square root.
 
     Args:
         name: a key of `RECIPES`.
@@ -125,8 +128,8 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
         else:
             augmentation = Augmentation(flip=True)
             shown = typical
-        batch = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), 64, max(len(sizes) // 4, 1)))
-        recipe = replace(recipe, augmentation=augmentation, batch=batch, lr=recipe.lr * min(1.0, sqrt(batch / 8)))
+        batch = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, max(len(sizes) // 4, 1)))
+        recipe = replace(recipe, augmentation=augmentation, batch=batch, lr=recipe.lr * sqrt(batch / 8))
     return _overridden(recipe, overrides)
 
 

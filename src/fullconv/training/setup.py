@@ -19,7 +19,7 @@ from fullconv.data.augment import Augmentation
 from fullconv.data.check import Checked, check, require_usable
 from fullconv.data.image import shown
 from fullconv.data.sample import Dataset
-from fullconv.errors import DataError, OptionError
+from fullconv.errors import DataError, GeometryError, OptionError
 from fullconv.evaluate import require_fit
 from fullconv.nets import FCN, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
@@ -162,14 +162,37 @@ def resolve_options(
         steps = max(1, round(epochs * len(train) / fixed.batch))
     if steps is None and minutes is None:
         steps = fixed.steps
+    size = fixed.augmentation.crop or min(splits.train.sizes, key=max)
+    _require_trainable(net, fixed.batch, size)
     return RunOptions(data, net, fixed, recipe, seed, steps, minutes, precision, init=init)
 
 
-def make_net(options: RunOptions) -> tuple[FCN, list[str]]:
-    """The net with its first weights, and what was taken from `options.init`, a line each."""
+def _require_trainable(net: NetOptions, batch: int, size: tuple[int, int]) -> None:
+    """Run a step's forward pass without numbers: what cannot work shows before the first one."""
+    with torch.device("meta"):
+        images = {name: torch.zeros(batch, i.channels, *size) for name, i in net.inputs.items()}
+        try:
+            FCN(net).train().coarse(images)
+        except GeometryError:
+            raise
+        except ValueError as error:
+            raise OptionError(
+                f"{batch} image of {size[0]} x {size[1]} a step leaves batch norm one value to average over at the "
+                "coarsest stride; take 2 images or more a step with --batch"
+            ) from error
+
+
+def make_net(options: RunOptions, resume: bool = False) -> tuple[FCN, list[str]]:
+    """The net with its first weights, and what was taken from `options.init`, a line each.
+
+    Args:
+        resume: the weights will come from the run's state, and `options.init` may be gone.
+    """
     torch.manual_seed(options.seed)
     net = FCN(options.net)
-    return net, [] if options.init is None else initialise(net, options.init)
+    if options.init is None:
+        return net, []
+    return net, [f"init: weights from {options.init} when the run began"] if resume else initialise(net, options.init)
 
 
 def initialise(net: FCN, path: str | Path) -> list[str]:
