@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import platform
 import resource
 import statistics
@@ -95,47 +94,44 @@ def take_turns(actions: Mapping[str, Action], runs: int) -> dict[str, list[float
 
 def peak() -> float:
     """The most memory this process held so far, MiB."""
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, where `ru_maxrss` starts at what the parent held
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / (1 << 10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def in_place(net: nn.Module) -> Any:
-    """A net built on the meta device, with random weights made where they stay: no copy adds to the peak."""
+def peak_of_whole(variant: str, precision: str, size: int) -> float:
+    """MiB that a process with one net holds at most, from its start to the answer for one image."""
+    with torch.device("meta"):
+        net = load_oracle().Oracle(8, CLASSES) if variant.startswith("plain") else ours()
+    # Weights are made where they stay: no copy adds to the peak.
     weights = {name: torch.empty_like(t, device="cpu").normal_(std=0.01) for name, t in net.state_dict().items()}
     net.load_state_dict(weights, assign=True)
-    return net.eval()
-
-
-def peak_of(part: str, variant: str, precision: str, size: int) -> float:
-    """MiB: of the whole pass, the peak of this process; of an end, what it adds to that before."""
-    if part == "end":
-        actions = ends(size)
-        actions_small = ends(8)
-        with torch.inference_mode():
-            actions_small[variant]()  # loads what is loaded once
-            before = peak()
-            actions[variant]()
-            return peak() - before
-    with torch.device("meta"):
-        oracle = load_oracle().Oracle(8, CLASSES) if variant.startswith("plain") else None
-        net = None if oracle is not None else ours()
-    if net is not None:
-        net = in_place(net)
+    if isinstance(net, FCN):
         net.reset_normalisation()
-    else:
-        oracle = in_place(oracle)
-    with inference(net if oracle is None else oracle, precision):
-        whole(oracle, net, image(size))[variant]()
+    x = image(size)
+    with inference(net, precision):
+        (whole(None, net, x) if isinstance(net, FCN) else whole(net, None, x))[variant]()
     return peak()
 
 
+def peak_of_end(variant: str, size: int) -> float:
+    """MiB that the end of the net adds to those held before."""
+    actions, first = ends(size), ends(8)
+    with torch.inference_mode():
+        first[variant]()  # loads what is loaded once
+        before = peak()
+        actions[variant]()
+        return peak() - before
+
+
 def measured_peak(part: str, variant: str, precision: str, args: argparse.Namespace) -> float:
-    """`peak_of` in a fresh process."""
+    """`peak_of_whole` or `peak_of_end` in a fresh process."""
     command = [
         sys.executable, __file__, "--size", str(args.size), "--threads", str(args.threads),
         "--peak-of", part, variant, precision,
     ]  # fmt: skip
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def table(part: str, precision: str, seconds: Mapping[str, list[float]], args: argparse.Namespace) -> None:
@@ -151,7 +147,8 @@ def table(part: str, precision: str, seconds: Mapping[str, list[float]], args: a
 
 def commit() -> str:
     """The checkout's commit, or "unknown"."""
-    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 
@@ -165,7 +162,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak_of:
-        print(json.dumps(peak_of(*args.peak_of, args.size)))
+        part, variant, precision = args.peak_of
+        whole_pass = part == "whole"
+        print(peak_of_whole(variant, precision, args.size) if whole_pass else peak_of_end(variant, args.size))
         return
 
     precisions = ["float32"] + ["bfloat16"] * has_bfloat16(torch.device("cpu"))

@@ -1,10 +1,16 @@
-"""Fixtures that every test may use."""
+"""Fixtures and settings of every test."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("fullconv", deadline=None)  # a loaded machine is no failure
+settings.load_profile("fullconv")
+torch.set_num_threads(1)  # the test processes fill the processors already
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ FLOORS = {
     "errors": 0, "geometry": 0, "labels": 0, "files": 0,
     "nets": 1,
     "weights": 2, "data": 2, "metrics": 2, "report": 2,
-    "training": 3, "inference": 3, "evaluate": 3, "inspect": 3,
+    "training": 3, "inference": 3, "inspect": 3,
     "export": 4, "serve": 4, "demo": 4,
     "cli": 5, "__main__": 5,
 }  # fmt: skip
@@ -117,7 +117,7 @@ def test_a_file_contains_nothing_forbidden(path: Path) -> None:
         ("nets/fcn.py", "from ..data.sample import Sample"),
         ("metrics.py", "from . import training"),
         ("training/loop.py", "from fullconv import cli"),
-        ("evaluate.py", "from fullconv import build"),
+        ("inspect.py", "from fullconv import build"),
     ],
 )
 def test_the_walk_sees_a_climb(file: str, source: str) -> None:
@@ -130,7 +130,7 @@ def test_the_walk_sees_a_climb(file: str, source: str) -> None:
         ("nets/fcn.py", "from fullconv import geometry, __version__"),
         ("nets/fcn.py", "from .trunks import TRUNKS"),
         ("nets/trunks/vgg.py", "from ...geometry import Window"),
-        ("training/loop.py", "from fullconv.evaluate import evaluate"),
+        ("training/loop.py", "from fullconv.inference.evaluate import evaluate"),
         ("__main__.py", "from fullconv.cli import app"),
         ("geometry.py", "import math, torch.nn"),
     ],

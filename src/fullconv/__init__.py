@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fullconv.errors import FullconvError as FullconvError
-    from fullconv.evaluate import evaluate as evaluate
+    from fullconv.inference.evaluate import evaluate as evaluate
     from fullconv.inference.model import Model as Model
     from fullconv.inference.model import Prediction as Prediction
     from fullconv.inference.model import load as load
@@ -31,7 +31,7 @@ _PUBLIC = {
     "Model": "fullconv.inference.model",
     "Prediction": "fullconv.inference.model",
     "build": "fullconv.nets",
-    "evaluate": "fullconv.evaluate",
+    "evaluate": "fullconv.inference.evaluate",
     "load": "fullconv.inference.model",
     "predict": "fullconv.inference.predict",
     "train": "fullconv.training.train",

@@ -132,7 +132,7 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Score a model: pixel accuracy, mean accuracy, mean IU, f.w. IU, per class, at native resolution."""
-    from fullconv.evaluate import evaluate as run
+    from fullconv.inference.evaluate import evaluate as run
 
     with _progress(json_) as bar:
         task = bar.add_task("scoring", total=None, facts="")
@@ -330,6 +330,6 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and 0 < int(height) <= 100_000 and 0 < int(width) <= 100_000):
+    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 100_000 and 0 < int(width) <= 100_000):
         raise OptionError(f"size {text!r}; expected HxW in pixels, such as 480x360")
     return int(height), int(width)

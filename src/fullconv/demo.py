@@ -10,8 +10,8 @@ from PIL import Image
 
 from fullconv.data.sample import IMAGE
 from fullconv.data.wafer import Wafer
-from fullconv.evaluate import evaluate
 from fullconv.files import atomic
+from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.inference.predict import predict
 from fullconv.labels import LabelSet

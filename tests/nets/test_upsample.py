@@ -21,7 +21,6 @@ from fullconv.nets.upsample import (
     LearnedUpsampling,
     Upsampling,
     bilinear_kernel,
-    labels_from_coarse,
 )
 
 KINDS = [BilinearUpsampling, LearnedUpsampling]
@@ -149,6 +148,11 @@ class TestScores:
             assert torch.equal(layer(x, (2, 20), (0, 16)), plain)
         assert layer(x.bfloat16(), (2, 20), (0, 16)).dtype == torch.float32
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_shapes_alone_on_the_meta_device(self, kind: Kind) -> None:
+        y = kind(2, up(8, 4)).to("meta")(torch.empty(3, 2, 5, 4, device="meta"), (2, 20), (0, 16))
+        assert (y.shape, y.device.type) == ((3, 2, 18, 16), "meta")
+
     def test_the_abstract_layer_does_nothing(self) -> None:
         with pytest.raises(NotImplementedError):
             Upsampling(2, up(4, 2))(torch.zeros(1, 2, 3, 3), (0, 1), (0, 1))
@@ -196,6 +200,12 @@ class TestGradients:
         assert [p.shape for p in LearnedUpsampling(3, up(4, 2)).parameters()] == [(3, 3, 4, 4)]
 
 
+def labels_of(x: Tensor, layer: Upsampling, offset: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Labels (N, H, W) of a rectangle of the output."""
+    rows, columns = ((start, start + n) for start, n in zip(offset, size, strict=True))
+    return torch.stack([layer.labels(one, rows, columns) for one in x])
+
+
 def largest_tensor(function: Callable[[], object]) -> int:
     """Elements of the largest tensor that any operation gave meanwhile."""
 
@@ -229,7 +239,7 @@ class TestLabels:
         full = [window.output_size(n) for n in shape[2:]]
         for offset in ((0, 0), (window.stride // 2, window.stride - 1)):
             size = full[0] - offset[0], full[1] - offset[1]
-            labels = labels_from_coarse(x, layer, offset, size)
+            labels = labels_of(x, layer, offset, size)
             assert labels.dtype == torch.uint8
             scores = layer(x, (offset[0], full[0]), (offset[1], full[1]))
             assert torch.equal(labels, scores.argmax(1))
@@ -241,7 +251,7 @@ class TestLabels:
         monkeypatch.setattr(upsample, "LABEL_BLOCK", 3000)
         x = torch.randint(0, 3, (2, 6, 8, 7)).float()
         height, width = (window.output_size(n) for n in x.shape[2:])
-        labels = labels_from_coarse(x, kind(6, window), (0, 0), (height, width))
+        labels = labels_of(x, kind(6, window), (0, 0), (height, width))
         scores = dense(x, surgery(6, window.kernel), window.stride, (0, height), (0, width))
         assert torch.equal(labels, scores.argmax(1))
         assert (scores == scores.amax(1, keepdim=True)).sum() > labels.numel(), "no ties: the test tests nothing"
@@ -253,7 +263,7 @@ class TestLabels:
         with torch.no_grad():
             layer.weight.normal_()
             x = torch.randn(2, 5, 9, 8)
-            labels = labels_from_coarse(x, layer, (3, 5), (70, 61)).long()
+            labels = labels_of(x, layer, (3, 5), (70, 61)).long()
             scores = layer(x, (3, 73), (5, 66))
         won = scores.gather(1, labels[:, None])[:, 0]
         assert torch.allclose(won, scores.amax(1), rtol=1e-5, atol=1e-5)
@@ -264,19 +274,40 @@ class TestLabels:
         x, layer, size = torch.randn(2, 8, 32, 32), kind(8, up(16, 8)), (240, 240)
         with torch.no_grad():
             full = largest_tensor(lambda: layer(x, (4, 244), (4, 244)))
-            block = largest_tensor(lambda: labels_from_coarse(x, layer, (4, 4), size))
+            block = largest_tensor(lambda: labels_of(x, layer, (4, 4), size))
         assert full >= 2 * 8 * 240 * 240
         # 8 classes, 8 rows of 240 columns; and the rest of the cells that the rows cut
         assert block <= max(3 * 8 * 8 * 256, 2 * 240 * 240)
+
+    @pytest.mark.parametrize("window", [up(4, 2), up(15, 8), up(16, 8), up(63, 32)], ids=str)
+    @pytest.mark.parametrize("lead", [0.0, 1e-7, 1e-6, 1e-5, 1e-3])
+    def test_near_ties_are_decided_by_the_rounded_scores(self, window: Window, lead: float) -> None:
+        """Classes that lie within a rounding of each other: the shortcut must leave them to the sums."""
+        common = 1 + torch.rand(2, 1, 9, 11)
+        x = common * (1 + lead * torch.randn(2, 4, 9, 11).round())
+        x[:, :, 2:6, 3:9] += torch.tensor([0, 1, 0, 0])[:, None, None] * lead  # some ground where one class leads
+        layer = BilinearUpsampling(4, window)
+        height, width = (window.output_size(n) for n in x.shape[2:])
+        labels = labels_of(x, layer, (0, 0), (height, width))
+        assert torch.equal(labels, layer(x, (0, height), (0, width)).argmax(1))
+
+    def test_only_cells_that_disagree_are_interpolated(self) -> None:
+        """One class left, the other right: the scores of one column of cells, and of the border, are all it takes."""
+        x = torch.zeros(1, 2, 64, 64)
+        x[:, 0, :, :20], x[:, 1, :, 20:] = 1.0, 1.0
+        layer = BilinearUpsampling(2, up(16, 8))
+        blocks_of_cells = (4 * 65 + 64) * 64
+        assert largest_tensor(lambda: labels_of(x, layer, (4, 4), (512, 512))) <= max(65 * 65 * 64, 2 * blocks_of_cells)
+        assert torch.equal(labels_of(x, layer, (4, 4), (512, 512)), layer(x, (4, 516), (4, 516)).argmax(1))
 
     def test_scores_are_taken_in_blocks_of_the_given_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(upsample, "LABEL_BLOCK", 16 * 240 * 8)
         asked = []
 
-        class Recorded(BilinearUpsampling):
+        class Recorded(LearnedUpsampling):
             def forward(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
                 asked.append((x.shape[0], rows, columns))
                 return super().forward(x, rows, columns)
 
-        labels_from_coarse(torch.randn(2, 8, 32, 32), Recorded(8, up(16, 8)), (4, 6), (40, 240))
+        labels_of(torch.randn(2, 8, 32, 32), Recorded(8, up(16, 8)), (4, 6), (40, 240))
         assert asked == [(1, rows, (6, 246)) for rows in ((4, 20), (20, 36), (36, 44))] * 2

@@ -20,7 +20,7 @@ from torch import Tensor
 from fullconv.data.augment import Augmentation
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
 from fullconv.errors import DataError, ModelFileError, OptionError, TrainingError
-from fullconv.evaluate import evaluate
+from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
@@ -234,7 +234,7 @@ def test_heavy_steps_are_the_reference_solvers(tmp_path: Path) -> None:
 
 
 def test_groups_of_the_optimiser() -> None:
-    splits = open_splits((some("train", 1), some("val", 1)))
+    splits = open_splits((some("train", 1, (12, 20)), some("val", 1)))
     for kind, expected in (("heavy", [(5e-4, 1.0), (0.0, 2.0), (0.0, 1.0)]), ("scratch", [(0.02, 1), (0, 1), (0, 1)])):
         options = resolve_options(
             "d", splits, NET, recipe=kind, seed=0, minutes=None, epochs=None, steps=1, precision="float32", init=None,
@@ -276,7 +276,6 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, losses: list
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     steps = [int(row["step"]) for row in rows(tmp_path / "parts")]
     assert steps == sorted(steps)
-    assert again.seconds > stopped.seconds
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_step_holds_a_bounded_number_of_typical_pixels(sizes: list[tuple[int, 
         assert recipe.batch * height * width <= 8 * 288 * 288
         assert max(height, width) <= 288
         assert height % 32 == width % 32 == 0
-    assert 2 <= recipe.batch <= 64
+    assert 2 <= recipe.batch <= 16
 
 
 def test_single_values_replace_the_fitted_ones() -> None:

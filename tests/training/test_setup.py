@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import yaml
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
 from fullconv.errors import DataError, GeometryError, ModelFileError, OptionError
 from fullconv.labels import LabelSet
-from fullconv.nets import build
+from fullconv.nets import FCN, build
 from fullconv.training.recipes import RECIPES
 from fullconv.training.setup import (
     RunOptions,
@@ -133,8 +132,16 @@ def test_the_smallest_image_decides_what_batch_norm_has_to_average() -> None:
     resolve(splits, overrides={"batch": 2})
     resolve(splits, overrides={"batch": 1, "crop": (32, 33)})
     resolve(splits, overrides={"batch": 1}, net="fcn8s-vgg16", net_options={"width": 0.02})  # it has no batch norm
-    with pytest.raises(GeometryError, match="pad more"):
-        resolve(splits, net=replace(resolve(splits).net, padding="paper", trunk="slim"), overrides={"crop": (1, 1)})
+    resolve(splits, net_options={"width": 0.1, "upsampling": "learned-all"})
+
+
+def test_layers_that_do_not_fit_the_images_say_so_themselves(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def coarse(net: FCN, x: object) -> None:
+        raise GeometryError("pad more")
+
+    monkeypatch.setattr(FCN, "coarse", coarse)
+    with pytest.raises(GeometryError, match="^pad more$"):
+        resolve(splits)
 
 
 def test_the_net_takes_the_datas_classes_and_inputs() -> None:

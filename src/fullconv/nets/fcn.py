@@ -17,7 +17,7 @@ from fullconv.errors import GeometryError, OptionError, unknown_name
 from fullconv.geometry import Crop, Layer, Window
 from fullconv.nets.options import InputOptions, NetOptions
 from fullconv.nets.trunks import TRUNKS, Trunk
-from fullconv.nets.upsample import BilinearUpsampling, LearnedUpsampling, Upsampling, labels_from_coarse
+from fullconv.nets.upsample import BilinearUpsampling, LearnedUpsampling, Upsampling
 
 PAPER_PADDING = 100
 """Pixels around the input at the first convolution: enough for every size from 1x1 (Long et al., reference nets)."""
@@ -133,7 +133,9 @@ class Head(nn.Module):
     def labels(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
         """Coarse scores -> labels (N, H, W) uint8, without scores of the input's size."""
         self._check_covers(coarse, size)
-        return labels_from_coarse(coarse, cast(Upsampling, self.upscore["output"]), self.output.shift, size)
+        rows, columns = ((s, s + n) for s, n in zip(self.output.shift, size, strict=True))
+        upscore = cast(Upsampling, self.upscore["output"])
+        return torch.stack([upscore.labels(one, rows, columns) for one in coarse])
 
     def _scores(self, features: Mapping[str, Mapping[int, Tensor]], stride: int) -> Tensor:
         scores = [
@@ -253,6 +255,7 @@ class FCN(nn.Module):
         """Scores of the input's size."""
         return self._single({task: coarse.upsample() for task, coarse in self.coarse(x).items()})
 
+    @torch.no_grad()
     def labels(self, x: Named) -> Named:
         """Labels (N, H, W) uint8 (a mapping by task if there are several), without full-size scores."""
         return self._single({task: coarse.labels() for task, coarse in self.coarse(x).items()})

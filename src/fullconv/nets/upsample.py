@@ -5,6 +5,7 @@ Source: Long et al. 2015, section 3.3 ("upsampling is backwards strided convolut
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,10 @@ Interval = tuple[int, int]
 
 LABEL_BLOCK = 1 << 20
 """Scores held at a time while labels are taken: 4 MiB of float32, which stay in the processor's cache."""
+
+
+ROUNDING = 2.0**-20
+"""Of a sum of four products in float32, relative to the largest score: at most 6 roundings of 2**-24 on each side."""
 
 
 def bilinear_kernel(size: int) -> Tensor:
@@ -54,6 +59,22 @@ class Upsampling(nn.Module):
         """
         raise NotImplementedError  # abstract
 
+    def labels(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
+        """Coarse scores (K, h, w) -> the class of the highest score, (rows, columns) uint8; of equal ones the first.
+
+        Equal to `forward` and argmax, without all scores ever existing at once.
+        """
+        labels = torch.empty((rows[1] - rows[0], columns[1] - columns[0]), dtype=torch.uint8, device=x.device)
+        stride = self.window.stride
+        # Whole coarse cells: a cell's rows read the same scores.
+        step = stride * max(1, LABEL_BLOCK // (len(x) * labels.shape[1] * stride))
+        for top in range(*rows, step):
+            bottom = min(top + step, rows[1])
+            scores = self(x[None], (top, bottom), columns)[0]
+            # `max` gives the first of equal maxima too, and is ten times faster than `argmax` along this axis.
+            labels[top - rows[0] : bottom - rows[0]] = scores.max(0).indices
+        return labels
+
     def extra_repr(self) -> str:
         return f"{self.maps}, kernel_size={self.window.kernel}, stride={self.window.stride}"
 
@@ -69,6 +90,42 @@ class BilinearUpsampling(Upsampling):
         taps = bilinear_kernel(self.window.kernel).to(x.device)
         y = _Interpolate.apply(x.float(), taps, self.window.stride, (rows, columns))  # type: ignore[no-untyped-call]
         return cast(Tensor, y)
+
+    def labels(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
+        """As `Upsampling.labels`; only where neighbouring cells disagree are scores interpolated at all.
+
+        Between four cells that all score class c highest, every weighted mean does too, and so does its rounded value
+        where the lead exceeds the rounding of the sums. Most of a label map is such ground.
+        """
+        stride, taps = self.window.stride, bilinear_kernel(self.window.kernel).to(x.device)
+        if len(taps) <= stride:  # one tap an output: nothing is interpolated
+            return super().labels(x, rows, columns)
+        spans = [(start // stride, (stop - 1) // stride + 1) for start, stop in (rows, columns)]
+        # Block b holds the outputs [stride b, stride (b + 1)) and reads the cells b - 1 and b.
+        cells = _cells(_cells(x[None].float(), (spans[0][0] - 1, spans[0][1]), 2), (spans[1][0] - 1, spans[1][1]), 3)[0]
+        highest, winner = cells.max(0)
+        lead = highest - cells.scatter(0, winner[None], -torch.inf).amax(0)
+        sure = lead > ROUNDING * cells.abs().max()
+        agree = torch.ones_like(winner[1:, 1:], dtype=torch.bool)
+        for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            corner = slice(down, down + len(agree)), slice(across, across + agree.shape[1])
+            agree &= sure[corner] & (winner[corner] == winner[1:, 1:])
+        blocks = winner[1:, 1:, None, None].to(torch.uint8).repeat(1, 1, stride, stride)
+        weights = F.pad(taps, (0, 2 * stride - len(taps))).view(2, stride)
+        mixed = agree.logical_not().nonzero()
+        step = max(1, LABEL_BLOCK // (len(x) * stride * stride))
+        for start in range(0, len(mixed), step):
+            i, j = mixed[start : start + step].T
+            # The sums of `_along`, in its order: along the columns, then along the rows. Blocks come last, for speed.
+            lower, upper = (
+                cells[:, None, row, j + 1] * weights[0, :, None] + cells[:, None, row, j] * weights[1, :, None]
+                for row in (i + 1, i)
+            )
+            scores = lower[:, None] * weights[0, :, None, None] + upper[:, None] * weights[1, :, None, None]
+            blocks[i, j] = scores.max(0).indices.permute(2, 0, 1).to(torch.uint8)
+        labels = blocks.transpose(1, 2).reshape(len(agree) * stride, -1)
+        top, left = rows[0] - spans[0][0] * stride, columns[0] - spans[1][0] * stride
+        return labels[top : top + rows[1] - rows[0], left : left + columns[1] - columns[0]]
 
 
 class _Interpolate(torch.autograd.Function):
@@ -88,7 +145,7 @@ class _Interpolate(torch.autograd.Function):
             _matrix(ctx.taps, ctx.stride, interval, size)
             for interval, size in zip(ctx.rectangle, ctx.size, strict=True)
         )
-        with torch.autocast(down.device.type, enabled=False):  # it would round the weights to bfloat16
+        with _unrounded(down.device):
             return down.T @ (gradients[0] @ across), None, None, None
 
 
@@ -133,32 +190,13 @@ class LearnedUpsampling(Upsampling):
         (top, bottom), (left, right) = self.window.inputs(*rows), self.window.inputs(*columns)
         cells = _cells(_cells(x, (top, bottom), 2), (left, right), 3)
         stride = self.window.stride
-        with torch.autocast(x.device.type, enabled=False):
+        with _unrounded(x.device):
             y = F.conv_transpose2d(cells.float(), self.weight, stride=stride)
         y0, x0 = rows[0] - stride * top, columns[0] - stride * left
         return y[:, :, y0 : y0 + rows[1] - rows[0], x0 : x0 + columns[1] - columns[0]]
 
 
-def labels_from_coarse(
-    coarse: Tensor, upsampling: Upsampling, offset: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
-    """Coarse scores (N, K, h, w) -> labels (N, H, W) uint8, without the (N, K, H, W) scores ever existing at once.
-
-    Args:
-        upsampling: the last one.
-        offset: its crop, (rows, columns).
-        size: (H, W).
-    """
-    height, width = size
-    labels = torch.empty((coarse.shape[0], height, width), dtype=torch.uint8, device=coarse.device)
-    stride = upsampling.window.stride
-    # Whole coarse cells: a cell's rows read the same scores.
-    step = stride * max(1, LABEL_BLOCK // (coarse.shape[1] * width * stride))
-    columns = (offset[1], offset[1] + width)
-    for index in range(coarse.shape[0]):
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
-            block = upsampling(coarse[index : index + 1], (top + offset[0], bottom + offset[0]), columns)
-            # `max` gives the first of equal maxima too, and is ten times faster than `argmax` along this axis.
-            labels[index, top:bottom] = block[0].max(0).indices
-    return labels
+def _unrounded(device: torch.device) -> AbstractContextManager[object]:
+    """Without autocast, which would round the weights to bfloat16; the meta device has none to switch off."""
+    there = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if there else nullcontext()

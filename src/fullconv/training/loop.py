@@ -21,8 +21,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from fullconv.data.augment import FILL, augment
 from fullconv.data.sample import Array
 from fullconv.errors import TrainingError
-from fullconv.evaluate import Evaluation, evaluate_net
 from fullconv.inference.batches import ahead, to_tensor
+from fullconv.inference.evaluate import Evaluation, evaluate_net
 from fullconv.labels import VOID
 from fullconv.metrics import Scores
 from fullconv.nets import FCN
@@ -295,6 +295,8 @@ class Trainer:
             # The end needs an evaluation and pictures; all evaluations together may take a tenth of the time.
             self.length.reserve = max(self.length.reserve, 1.2 * spent + 5)
             pause = max(pause, 10 * spent / self.length.seconds)
+            if progress + pause + 2 * spent / self.length.seconds > 1:  # the one at the end comes as soon
+                pause = 1 - progress
         self.place.next_evaluation = progress + pause
 
     def _log(self) -> None:

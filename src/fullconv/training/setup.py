@@ -20,7 +20,7 @@ from fullconv.data.check import Checked, check, require_usable
 from fullconv.data.image import shown
 from fullconv.data.sample import Dataset
 from fullconv.errors import DataError, GeometryError, OptionError
-from fullconv.evaluate import require_fit
+from fullconv.inference.evaluate import require_fit
 from fullconv.nets import FCN, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
 from fullconv.weights.modelfile import read_model

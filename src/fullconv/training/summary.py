@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from fullconv.data.sample import Array, Sample
-from fullconv.evaluate import Evaluation, evaluate_net
 from fullconv.files import atomic
 from fullconv.inference.batches import coarse_scores
+from fullconv.inference.evaluate import Evaluation, evaluate_net
 from fullconv.inference.model import drawable
 from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix, Scores

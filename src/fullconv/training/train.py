@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from fullconv.errors import OptionError
-from fullconv.evaluate import require_fit
+from fullconv.inference.evaluate import require_fit
 from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
 from fullconv.training.loop import Listener, Run, Tick, Trained, Trainer, interruptible

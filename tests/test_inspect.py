@@ -1,0 +1,127 @@
+"""What `inspect` says, against nets worked out by hand and against the weights themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from fullconv.errors import ModelFileError, OptionError
+from fullconv.inference.model import Model
+from fullconv.inspect import Inspection, inspect_net, named_net
+from fullconv.nets import NETS, build
+
+
+def look(name: str, size: tuple[int, int] = (500, 500), classes: int = 21, padding: str = "same") -> Inspection:
+    return inspect_net(named_net(name, classes, padding), size)
+
+
+def test_the_papers_vgg_by_hand() -> None:
+    report = look("fcn8s-vgg16", padding="paper")
+    layers = {layer.name: layer for layer in report.layers}
+    # Fields of VGG-16 from k, s alone: f += (k - 1) j; j *= s, with fc6 a 7x7 convolution at stride 32.
+    field, jump, expected = 1, 1, {}
+    for block, count in enumerate((2, 2, 3, 3, 3), 1):
+        for index in range(1, count + 1):
+            field += 2 * jump
+            expected[f"conv{block}_{index}"] = (field, jump)
+        field += jump
+        jump *= 2
+        expected[f"pool{block}"] = (field, jump)
+    expected["fc6"] = (field + 6 * jump, jump)
+    expected["fc7"] = expected["fc6"]
+    assert expected["fc6"] == (404, 32)
+    assert {n: (f.field, f.stride) for n, f in layers.items() if n in expected} == expected
+    # Sizes with the pad of 100: 500 + 2 * 99, halved up five times, then 7x7 without padding.
+    size, at = 698, {}
+    for block in range(1, 6):
+        at[block], size = size, -(-size // 2)
+        assert layers[f"conv{block}_1"].size[1:] == (at[block],) * 2
+        assert layers[f"pool{block}"].size[1:] == (size, size)
+    assert layers["fc6"].size == (4096, size - 6, size - 6)
+    assert layers["fc6"].parameters == 512 * 7 * 7 * 4096 + 4096
+    # The released crops of FCN-8s: 5, 9 (of the skips), 31 (reference 3.4); kernels 4, 4 and 16.
+    assert [(s.kernel, s.stride, s.offset, s.cropped) for s in report.crops] == [
+        (4, 2, (5, 5), "skip"), (4, 2, (9, 9), "skip"), (16, 8, (31, 31), "upsampled"),
+    ]  # fmt: skip
+    assert [n for n, f in layers.items() if f.tap] == ["pool3", "pool4", "fc7"] or report.scores[0] == 21
+    assert report.scores == (21, 70, 70)
+    # 134 million parameters (design): VGG-16 without fc8, and three score layers of 21 classes.
+    vgg = sum(f.parameters for f in report.layers)
+    assert vgg == 134_260_544
+    assert report.parameters == vgg + 21 * (4096 + 512 + 256 + 3)
+    assert report.learned == report.parameters
+
+
+@pytest.mark.parametrize(("name", "reach"), [("fcn32s-vgg16", 436), ("fcn16s-vgg16", 468), ("fcn8s-vgg16", 468)])
+def test_the_reach_of_final_pixels(name: str, reach: int) -> None:
+    assert look(name, padding="paper").reach == reach  # the design's numbers, from reference 3.5
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_sizes_and_parameters_are_those_of_the_net(name: str) -> None:
+    size = (57, 40)
+    report = look(name, size, classes=5)
+    width = 1.0 if "slim" in name else 0.02
+    net = build(name, 5, width=width).eval()
+    if width == 1.0:
+        assert report.parameters == sum(p.numel() for p in net.parameters())
+    seen: dict[str, tuple[int, ...]] = {}
+    trunk = net.trunks["image"]
+    for child, layer in trunk.named_children():
+        layer.register_forward_hook(lambda m, a, out, child=child: seen.__setitem__(child, tuple(out.shape[1:])))
+    with torch.no_grad():
+        coarse = net.coarse(torch.zeros(1, 3, *size))["semantic"].scores
+    assert report.scores == tuple(coarse.shape[1:])
+    for layer in report.layers:
+        assert layer.size[1:] == seen[layer.name][1:], layer.name
+    assert sum(layer.tap for layer in report.layers) == len(net.heads["semantic"].strides)
+
+
+def test_a_model_file_is_inspected_without_its_weights(tmp_path: Path) -> None:
+    for upsampling in ("bilinear", "learned", "learned-all"):
+        net = build("fcn8s-slim", 4, width=0.1, upsampling=upsampling)
+        path = tmp_path / f"{upsampling}.safetensors"
+        Model(net).save(path)
+        named = named_net(str(path), 21, "same")
+        assert all(p.is_meta for p in named.parameters())
+        report = inspect_net(named, (40, 40))
+        assert report.parameters == sum(p.numel() for p in net.parameters())
+        assert report.scores[0] == 4
+        assert report.net["upsampling"] == upsampling
+
+
+def test_the_learned_upsampling_counts() -> None:
+    plain, learned = build("fcn16s-slim", 3, width=0.1), build("fcn16s-slim", 3, width=0.1, upsampling="learned")
+    more = inspect_net(learned, (50, 50)).learned - inspect_net(plain, (50, 50)).learned
+    assert more == 3 * 3 * 4 * 4  # one transposed convolution of kernel 4
+
+
+def test_json_and_tables_hold_it_all() -> None:
+    report = look("fcn8s-slim", (56, 53), 3)
+    again = json.loads(json.dumps(report.to_json()))
+    assert again["size"] == [56, 53]
+    assert again["layers"][0]["name"] == "conv1_1"
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(*report.tables(), sep="\n")
+    text = console.export_text()
+    console.file.close()
+    for expected in ("8s on slim, same padding, input 56 x 53", "conv1_1", f"{report.parameters:,}", "crop offset"):
+        assert expected in text, expected
+
+
+def test_names_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'"):
+        named_net("fcn8s-slm", 3, "same")
+    with pytest.raises(ModelFileError, match="none.safetensors does not exist"):
+        named_net(str(tmp_path / "none.safetensors"), 3, "same")
+    (tmp_path / "file").write_text("no model")
+    with pytest.raises(ModelFileError, match="no safetensors file"):
+        named_net(str(tmp_path / "file"), 3, "same")
+    with pytest.raises(OptionError, match="0 classes|classes"):
+        named_net("fcn8s-slim", 0, "same")
+    with pytest.raises(OptionError, match="unknown padding 'papier'; did you mean 'paper'"):
+        named_net("fcn8s-slim", 3, "papier")
