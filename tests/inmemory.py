@@ -23,9 +23,9 @@ class InMemory:
     ) -> None:
         self.source, self.split = "arrays", split
         self.samples = samples
-        self.labels = labels or {SEMANTIC: LABELS}
-        self.channels = channels or {IMAGE: 3}
-        self.names = [sample.name for sample in samples]
+        self.labels: Mapping[str, LabelSet] = labels or {SEMANTIC: LABELS}
+        self.channels: Mapping[str, int] = channels or {IMAGE: 3}
+        self.names: Sequence[str] = [sample.name for sample in samples]
 
     def __len__(self) -> int:
         return len(self.samples)

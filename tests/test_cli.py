@@ -221,7 +221,11 @@ def rewrite(path: Path, array: np.ndarray) -> None:
     [
         ("masks", lambda p: rewrite(p, np.zeros((9, 16))), "0001.png: is 9 x 16 (H x W), its image"),
         ("masks", lambda p: rewrite(p, np.full((12, 16), 7)), "0001.png: holds value 7 (192 pixels); classes are 0..2"),
-        ("masks", lambda p: rewrite(p, np.ones((12, 16, 3))), "0001.png: is RGB"),
+        (
+            "masks",
+            lambda p: rewrite(p, np.eye(12, 16)[:, :, None] * (0, 9, 5)),
+            "0001.png: is an RGB mask, and the data set has no",
+        ),
         ("images", lambda p: p.write_bytes(p.read_bytes()[:150]), "0001.png: cannot be decoded"),
         ("images", lambda p: p.write_bytes(b""), "0001.png: is empty (0 bytes)"),
         ("images", bomb, "0001.png: is 60000 x 60000 pixels (H x W), at most"),
@@ -309,7 +313,7 @@ def test_every_verbs_errors_are_one_line(
         (["trian"], "No such command 'trian'"),
         (["train"], "Missing option '--data'"),
         (["train", "--data", "x", "--stpes", "4"], "No such option"),
-        (["train", "--data", "x", "--steps", "many"], "'many' is not a valid int"),
+        (["train", "--data", "x", "--steps", "many"], "unable to parse string as an integer"),
         (["predict"], "Missing argument 'MODEL'"),
     ],
 )
@@ -330,14 +334,13 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "expected"),
     [
-        (KeyboardInterrupt(), 130, "interrupted"),
         (PermissionError(13, "Permission denied", "/x/y.png"), 1, "/x/y.png: Permission denied; check path, rights"),
         (OSError("odd"), 1, "a file: odd; check path, rights and disk"),
         (MemoryError(), 1, "out of memory; use smaller images, a smaller batch"),
     ],
 )
 def test_what_goes_wrong_elsewhere(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, expected: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, expected: str
 ) -> None:
     def fail(*args: object) -> None:
         raise error
@@ -346,10 +349,14 @@ def test_what_goes_wrong_elsewhere(
     result = run("inspect", "fcn8s-slim")
     assert result.code == code
     assert expected in one_line(result)
-    if isinstance(error, OSError | MemoryError):
-        monkeypatch.setattr(sys, "argv", ["fullconv", "--debug", "inspect", "fcn8s-slim"])
-        with pytest.raises(type(error)):
-            main()
+    monkeypatch.setattr(sys, "argv", ["fullconv", "--debug", "inspect", "fcn8s-slim"])
+    with pytest.raises(type(error)):
+        main()
+
+
+def test_ctrl_c_outside_training_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fullconv.inspect.named_net", lambda *args: signal.raise_signal(signal.SIGINT))
+    assert run("inspect", "fcn8s-slim") == Result(130, "", "")
 
 
 def test_the_demos_words(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,9 +377,12 @@ def test_the_demos_words(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_ctrl_c_ends_with_a_model_and_says_how_to_go_on(run: Run, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a run"
-    command = [sys.executable, "-m", "fullconv", "train", "--data", data, *NET, "--out", out, "--steps", "1000000"]
+    options = ["--data", str(data), *NET, "--out", str(out), "--steps", "1000000"]
+    command = [sys.executable, "-m", "fullconv", "train", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             deadline = time.monotonic() + 90
             rows = out / "metrics.csv"
@@ -392,8 +402,8 @@ def test_ctrl_c_ends_with_a_model_and_says_how_to_go_on(run: Run, data: Path, tm
     assert Model.load(out / "best.safetensors").predict(np.zeros((5, 4, 3), np.uint8)).labels.shape == (5, 4)
     assert (out / "report.html").exists()
     # The line is typed as it stands; the run is made to end two steps later.
-    options = yaml.safe_load((out / "run.yaml").read_text())
-    (out / "run.yaml").write_text(yaml.safe_dump({**options, "steps": steps + 2}))
+    record = yaml.safe_load((out / "run.yaml").read_text())
+    (out / "run.yaml").write_text(yaml.safe_dump({**record, "steps": steps + 2}))
     verb, *args = shlex.split(again)
     assert verb == "fullconv"
     result = run(*args, "--json")

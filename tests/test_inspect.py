@@ -70,15 +70,14 @@ def test_sizes_and_parameters_are_those_of_the_net(name: str) -> None:
     if width == 1.0:
         assert report.parameters == sum(p.numel() for p in net.parameters())
     seen: dict[str, tuple[int, ...]] = {}
-    trunk = net.trunks["image"]
-    for child, layer in trunk.named_children():
-        layer.register_forward_hook(lambda m, a, out, child=child: seen.__setitem__(child, tuple(out.shape[1:])))
+    for child, module in net.get_submodule("trunks.image").named_children():
+        module.register_forward_hook(lambda m, a, out, child=child: seen.__setitem__(child, tuple(out.shape[1:])))
     with torch.no_grad():
         coarse = net.coarse(torch.zeros(1, 3, *size))["semantic"].scores
     assert report.scores == tuple(coarse.shape[1:])
     for layer in report.layers:
         assert layer.size[1:] == seen[layer.name][1:], layer.name
-    assert sum(layer.tap for layer in report.layers) == len(net.heads["semantic"].strides)
+    assert sum(layer.tap for layer in report.layers) == len(list(net.get_submodule("heads.semantic.score.image")))
 
 
 def test_a_model_file_is_inspected_without_its_weights(tmp_path: Path) -> None:

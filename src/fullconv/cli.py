@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click import ClickException
-from click.exceptions import Abort
 
 from fullconv import __version__
 from fullconv.errors import FullconvError, OptionError
@@ -208,18 +206,12 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     try:
-        code = app(standalone_mode=False)
+        app()  # it says itself what is wrong with options (code 2), and ends quietly at Ctrl-C (130)
     except FullconvError as error:
         if debug:
             raise
         typer.echo(f"fullconv: {error}", err=True)
         sys.exit(2 if isinstance(error, OptionError) else 1)
-    except ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, Abort):
-        typer.echo("fullconv: interrupted", err=True)
-        sys.exit(130)
     except OSError as error:
         if debug:
             raise
@@ -232,7 +224,6 @@ def main() -> None:
             raise
         typer.echo("fullconv: out of memory; use smaller images, a smaller batch or a machine with more", err=True)
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from fullconv.data.augment import FILL, Augmentation, augment
 from fullconv.data.sample import IMAGE, SEMANTIC, Array, Sample
@@ -36,7 +37,7 @@ def apply(sample: Sample, options: Augmentation, seed: int) -> Sample:
     return augment(sample, options, np.random.default_rng(seed))
 
 
-def shown(sample: Sample) -> tuple[Array, Array, Array]:
+def shown(sample: Sample) -> tuple[NDArray[np.bool_], Array, Array]:
     """Which pixels show the image; and the masks of both tasks."""
     return sample.masks["row"] != VOID, sample.masks["row"], sample.masks["column"]
 
@@ -119,6 +120,14 @@ def test_every_place_is_reached() -> None:
         for r in (apply(sample, Augmentation((4, 3)), seed) for seed in range(200))
     }
     assert starts == {(y, x) for y in range(3) for x in range(3)}
+
+
+def test_small_images_lie_anywhere_in_the_crop() -> None:
+    corners = set()
+    for seed in range(200):
+        there, _, _ = shown(apply(coordinates(4, 3), Augmentation((6, 5)), seed))
+        corners.add((int(there.any(axis=1).argmax()), int(there.any(axis=0).argmax())))
+    assert corners == {(y, x) for y in range(3) for x in range(3)}
 
 
 def test_flips_mirror_half_of_the_samples_left_and_right() -> None:

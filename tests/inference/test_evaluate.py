@@ -70,7 +70,9 @@ def test_equals_a_plain_loop_at_native_resolution(net: FCN) -> None:
 
 def test_several_inputs_and_tasks() -> None:
     torch.manual_seed(0)
-    net = build("fcn8s-slim", {"kind": 3, "side": 2}, channels={"colour": 3, "depth": 1}, width=0.1, fusion="late").eval()
+    net = build(
+        "fcn8s-slim", {"kind": 3, "side": 2}, channels={"colour": 3, "depth": 1}, width=0.1, fusion="late"
+    ).eval()
     for parameter in net.heads.parameters():
         nn.init.normal_(parameter)
     rng = np.random.default_rng(0)

@@ -202,11 +202,11 @@ def test_masks_of_an_earlier_call_are_no_images(tmp_path: Path, monkeypatch: pyt
 
 def test_globs_files_and_folders_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a/1.png", "a/2.jpg", "b/c/3.png", "d/4.png", "[x].png"):
+    for name in ("a/1.png", "a/2.jpg", "b/c/d/3.png", "d/4.png", "[x].png"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(b"")
     jobs = plan(["a/*.png", "b/**/*.png", Path("d"), "[x].png"], "out")
-    assert [str(job.image) for job in jobs] == ["a/1.png", "b/c/3.png", "d/4.png", "[x].png"]
+    assert [str(job.image) for job in jobs] == ["a/1.png", "b/c/d/3.png", "d/4.png", "[x].png"]
     assert [str(job.mask) for job in jobs] == ["out/1.png", "out/3.png", "out/4.png", "out/[x].png"]
     assert len(plan(["a/1.png", "./a/1.png", "a/*.png"], "out")) == 1, "a file named twice is labelled once"
     assert plan([str(tmp_path / "a" / "*")], "o")[0] == Job(tmp_path / "a" / "1.png", Path("o/1.png"))

@@ -55,7 +55,7 @@ def test_an_unknown_precision_is_named() -> None:
 def test_bfloat16_scores_are_float32_and_near(net: FCN) -> None:
     x = torch.randint(0, 256, (2, 3, 41, 30), dtype=torch.uint8)
     seen: list[torch.dtype] = []
-    net.trunks["image"].conv1_2.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    net.get_submodule("trunks.image.conv1_2").register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     with inference(net, "float32"):
         exact = net(x)
     with inference(net, "bfloat16"):
@@ -70,7 +70,7 @@ def test_bfloat16_scores_are_float32_and_near(net: FCN) -> None:
 
 def test_every_modules_mode_and_the_gradients_come_back(net: FCN) -> None:
     net.train()
-    net.trunks["image"].bn1_1.eval()
+    net.get_submodule("trunks.image.bn1_1").eval()
     modes = [module.training for module in net.modules()]
     with inference(net):
         assert not any(module.training for module in net.modules())

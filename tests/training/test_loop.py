@@ -6,8 +6,10 @@ import csv
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +19,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fullconv.data.augment import Augmentation
+from fullconv.data.augment import Augmentation, augment
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
 from fullconv.errors import DataError, ModelFileError, OptionError, TrainingError
 from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
-from fullconv.training import loop
 from fullconv.training.loop import Tick, Trained, make_optimizer
+from fullconv.training.losses import cross_entropy
 from fullconv.training.recipes import RECIPES
 from fullconv.training.setup import RunOptions, open_splits, resolve_options
 from fullconv.training.train import train
@@ -68,14 +70,13 @@ def rows(out: Path) -> list[dict[str, str]]:
 def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Every step's loss, as it is computed."""
     seen: list[float] = []
-    plain = loop.cross_entropy
 
-    def note(*args: object) -> Tensor:
-        value = plain(*args)  # type: ignore[arg-type]
+    def note(*args: Any) -> Tensor:
+        value = cross_entropy(*args)
         seen.append(value.item())
         return value
 
-    monkeypatch.setattr(loop, "cross_entropy", note)
+    monkeypatch.setattr("fullconv.training.loop.cross_entropy", note)
     return seen
 
 
@@ -152,7 +153,7 @@ def test_every_file_of_the_run_folder_is_there_and_readable(learned: Trained) ->
     assert "blocks91" in page.text
     assert page.addresses
     assert all(address.startswith(("data:", "#")) for address in page.addresses), "it asks nothing of the network"
-    assert not [p for p in path.rglob(".*")], "no temporary file"
+    assert not list(path.rglob(".*")), "no temporary file"
 
 
 def test_tensorboard_reads_the_events(learned: Trained) -> None:
@@ -204,14 +205,16 @@ def caffe(net: FCN, data: InMemory, order: list[int], lr: float) -> dict[str, Te
         scores = net(image)
         assert isinstance(scores, Tensor)
         log = torch.log_softmax(scores[0], 0)
-        loss = -sum(log[mask[y, x], y, x] for y in range(mask.shape[0]) for x in range(mask.shape[1]) if mask[y, x] != VOID)
+        loss = -sum(
+            log[mask[y, x], y, x] for y in range(mask.shape[0]) for x in range(mask.shape[1]) if mask[y, x] != VOID
+        )
         gradients = torch.autograd.grad(loss, list(parameters.values()))  # type: ignore[arg-type]
         for (name, w), g in zip(parameters.items(), gradients, strict=True):
             is_weight, is_bias = w.ndim > 1, name.endswith("bias")
-            g = g + (0.0005 * w.detach() if is_weight else 0)
-            velocity[name] = 0.99 * velocity[name] + lr * (2 if is_bias else 1) * g
+            decayed = g + 0.0005 * w.detach() if is_weight else g
+            velocity[name] = 0.99 * velocity[name] + lr * (2 if is_bias else 1) * decayed
             with torch.no_grad():
-                w -= velocity[name]
+                w.sub_(velocity[name])
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
@@ -285,6 +288,12 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     assert again.steps == 3
     after = load_file(tmp_path / "r" / "last.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_it_trains_in_any_thread(tmp_path: Path) -> None:
+    """Signals belong to the main thread: others train without listening to them."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fit, tmp_path / "r").result().steps == 3
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
@@ -363,9 +372,11 @@ def test_minutes_go_on_counting_after_a_stop(tmp_path: Path, monkeypatch: pytest
     first = fit(tmp_path / "r", None, minutes=5, listener=listen)
     assert first.stopped
     clock.now += 5000  # the night between
+    again = clock.now
     second = fit(tmp_path / "r", None, resume=True, listener=clock.listen)
     assert 240 < second.seconds <= 300
-    assert second.steps > first.steps
+    assert second.seconds == pytest.approx(100 + clock.now - again, abs=10)
+    assert second.steps > first.steps == 20
 
 
 def test_a_time_too_short_for_a_step_still_ends_with_a_model(tmp_path: Path) -> None:
@@ -393,9 +404,12 @@ def test_what_resume_needs(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="holds no run to resume"):
         fit(tmp_path / "none", resume=True)
     fit(tmp_path / "r")
+    ticks: list[Tick] = []
     other = InMemory([one(0)], labels={SEMANTIC: LabelSet.numbered(4)})
     with pytest.raises(OptionError, match=r"the net has \{'semantic': 3\} .*the data \{'semantic': 4\}"):
-        fit(tmp_path / "r", None, resume=True, data=(other, other))
+        fit(tmp_path / "r", None, resume=True, data=(other, other), listener=ticks.append, command="again")
+    assert {tick.phase for tick in ticks} == {"check"}, "before anything is trained or scored"
+    assert "again" not in (tmp_path / "r" / "run.yaml").read_text()
     (tmp_path / "r" / "state" / "state.safetensors").write_bytes(b"x")
     with pytest.raises(ModelFileError, match="state.safetensors is damaged"):
         fit(tmp_path / "r", None, resume=True)
@@ -411,7 +425,7 @@ def test_runs_are_numbered_where_no_folder_is_named(tmp_path: Path, monkeypatch:
 def test_first_weights_from_a_model_file(tmp_path: Path) -> None:
     torch.manual_seed(8)
     source = build(NET, 3, width=0.1)
-    torch.nn.init.normal_(source.heads["semantic"].score["image"]["1"].weight)
+    torch.nn.init.normal_(source.get_parameter("heads.semantic.score.image.1.weight"))
     write_model(tmp_path / "m.safetensors", ModelFile(source, {SEMANTIC: LABELS}))
     fit(tmp_path / "r", 1, init=tmp_path / "m.safetensors", lr=0.0)
     found = load_file(tmp_path / "r" / "last.safetensors")
@@ -476,8 +490,12 @@ def test_void_alone_is_no_accident(tmp_path: Path, void: str) -> None:
 
 def test_images_of_several_sizes_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    plain = loop.cross_entropy
-    monkeypatch.setattr(loop, "cross_entropy", lambda scores, target, *rest: (seen.append(target), plain(scores, target, *rest))[1])
+
+    def note(scores: Tensor, target: Tensor, *rest: Any) -> Tensor:
+        seen.append(target)
+        return cross_entropy(scores, target, *rest)
+
+    monkeypatch.setattr("fullconv.training.loop.cross_entropy", note)
     sizes = [(12, 16), (20, 9), (5, 30)]
     data = InMemory([one(i, size) for i, size in enumerate(sizes)]), InMemory([one(7, (13, 8)), one(8, (9, 9))], "val")
     run = fit(tmp_path / "r", 1, data=data, batch=3)
@@ -501,7 +519,10 @@ def test_several_inputs_and_tasks(tmp_path: Path) -> None:
 
     labels = {"kind": LABELS, "side": LabelSet(("no", "yes"))}
     channels = {"colour": 3, "depth": 1}
-    data = tuple(InMemory([sample(s) for s in seeds], split, labels, channels) for seeds, split in ((range(3), "train"), ((7, 8), "val")))
+    data = tuple(
+        InMemory([sample(s) for s in seeds], split, labels, channels)
+        for seeds, split in ((range(3), "train"), ((7, 8), "val"))
+    )
     run = fit(tmp_path / "r", 120, data=data, net_options={**SMALL, "fusion": "late"}, lr=0.03, precision="bfloat16")
     model = Model.load(run.model)
     assert model.label_sets == labels
@@ -518,13 +539,12 @@ def test_several_inputs_and_tasks(tmp_path: Path) -> None:
 def test_the_data_are_those_of_the_pure_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Order and augmentation depend on (seed, epoch, index) alone, not on what was drawn before."""
     seen: list[tuple[str, int]] = []
-    plain = loop.augment
 
     def note(sample: Sample, options: Augmentation, rng: np.random.Generator) -> Sample:
         seen.append((sample.name, int(rng.bit_generator.state["state"]["state"] % 10**6)))
-        return plain(sample, options, rng)
+        return augment(sample, options, rng)
 
-    monkeypatch.setattr(loop, "augment", note)
+    monkeypatch.setattr("fullconv.training.loop.augment", note)
     for name, stop in (("a", 6), ("b", 3)):
         fit(tmp_path / name, 6, listener=stop_after(stop), batch=2)
     fit(tmp_path / "b", None, resume=True)

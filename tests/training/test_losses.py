@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_zero_scores_cost_ln_k_a_valid_pixel(classes: int) -> None:
 def test_void_alone_gives_nothing(reduction: str, weights: Tensor | None) -> None:
     scores = torch.randn(2, 3, 4, 4, requires_grad=True)
     loss = cross_entropy(scores, torch.full((2, 4, 4), VOID, dtype=torch.uint8), reduction, weights)
-    loss.backward()
+    torch.autograd.backward(loss)
     assert loss.item() == 0
     assert scores.grad is not None
     assert torch.equal(scores.grad, torch.zeros_like(scores))
@@ -82,7 +83,7 @@ def test_void_alone_gives_nothing(reduction: str, weights: Tensor | None) -> Non
 def test_the_gradient_is_softmax_minus_truth_and_zero_at_void() -> None:
     scores = torch.randn(1, 3, 1, 3, requires_grad=True)
     target = torch.tensor([[[2, VOID, 0]]], dtype=torch.uint8)
-    cross_entropy(scores, target, "sum").backward()
+    torch.autograd.backward(cross_entropy(scores, target, "sum"))
     expected = torch.softmax(scores.detach(), 1)
     expected[0, 2, 0, 0] -= 1
     expected[0, 0, 0, 2] -= 1
@@ -124,7 +125,7 @@ def test_rarer_classes_never_weigh_less(pixels: list[int]) -> None:
         assert not any(pixels)
         return
     present = sorted((count, factor) for count, factor in zip(pixels, factors, strict=True) if count)
-    assert all(a[1] >= b[1] for a, b in zip(present, present[1:], strict=False))
+    assert all(a[1] >= b[1] for a, b in pairwise(present))
     assert all(0.4 <= factor <= 3 for factor in factors)
 
 

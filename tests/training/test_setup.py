@@ -105,7 +105,10 @@ def test_the_length_is_that_given_or_the_recipes(splits: Splits) -> None:
         ({"epochs": 0.0}, "0.0 epochs; expected a number above 0"),
         ({"epochs": float("nan")}, "nan epochs; expected a number above 0"),
         ({"epochs": float("inf")}, "inf epochs; expected a number above 0"),
-        ({"overrides": {"batch": 1, "crop": (32, 32)}}, "1 image of 32 x 32 a step leaves batch norm one value.*--batch"),
+        (
+            {"overrides": {"batch": 1, "crop": (32, 32)}},
+            "1 image of 32 x 32 a step leaves batch norm one value.*--batch",
+        ),
         ({"seed": -1}, "seed -1; expected 0 or a positive number"),
         ({"seed": 1 << 63}, "seed 9223372036854775808; expected 0"),
         ({"net": "fcn8s-slm"}, "unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'"),
@@ -180,11 +183,13 @@ def test_first_weights_follow_the_seed(splits: Splits) -> None:
 def test_weights_of_a_model_file_are_taken_where_they_fit(splits: Splits, tmp_path: Path) -> None:
     torch.manual_seed(5)
     source = build("fcn8s-slim", 3, width=0.1)
-    torch.nn.init.normal_(source.heads["semantic"].score["image"]["8"].weight)
+    torch.nn.init.normal_(source.get_parameter("heads.semantic.score.image.8.weight"))
     write_model(tmp_path / "m.safetensors", ModelFile(source, {SEMANTIC: LABELS}))
     net, notes = make_net(resolve(splits, init=str(tmp_path / "m.safetensors")))
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in source.state_dict().items())
-    assert notes == [f"init: {len(source.state_dict())} of {len(source.state_dict())} weights from {tmp_path}/m.safetensors"]
+    assert notes == [
+        f"init: {len(source.state_dict())} of {len(source.state_dict())} weights from {tmp_path}/m.safetensors"
+    ]
 
     # Four classes: the trunk fits, the score layers do not.
     target = build("fcn8s-slim", 4, width=0.1)
@@ -201,7 +206,9 @@ def test_model_files_that_give_nothing(tmp_path: Path) -> None:
     net = build("fcn8s-slim", 3, width=0.1)
     with pytest.raises(ModelFileError, match="does not exist"):
         initialise(net, tmp_path / "none.safetensors")
-    write_model(tmp_path / "m.safetensors", ModelFile(build("fcn32s-vgg16", 2, width=0.01), {SEMANTIC: LabelSet.numbered(2)}))
+    write_model(
+        tmp_path / "m.safetensors", ModelFile(build("fcn32s-vgg16", 2, width=0.01), {SEMANTIC: LabelSet.numbered(2)})
+    )
     with pytest.raises(OptionError, match=r"none of its \d+ weights fits this net; choose the net it was made for"):
         initialise(net, tmp_path / "m.safetensors")
 
@@ -216,5 +223,7 @@ def test_inputs_need_not_be_called_image() -> None:
     assert IMAGE == "image"
     sample = one(0)
     renamed = Sample("s", {"photo": sample.inputs[IMAGE]}, sample.masks)
-    splits = open_splits((InMemory([renamed], "train", None, {"photo": 3}), InMemory([renamed], "val", None, {"photo": 3})))
+    splits = open_splits(
+        (InMemory([renamed], "train", None, {"photo": 3}), InMemory([renamed], "val", None, {"photo": 3}))
+    )
     assert list(resolve(splits).net.inputs) == ["photo"]

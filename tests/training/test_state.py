@@ -35,7 +35,7 @@ def steps(net: FCN, optimizer: Optimizer, count: int, first: int) -> list[float]
         scores = net(x.float())
         assert isinstance(scores, torch.Tensor)
         loss = scores.square().mean() + scores[:, 0].mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
@@ -110,7 +110,9 @@ def test_damaged_states_are_refused(tmp_path: Path, damage: str) -> None:
         other = build("fcn8s-slim", 4, width=0.1)
         save_state(tmp_path, other, SGD(other.parameters()), PLACE)
     elif damage == "place":
-        save_file({f"net.{k}": v.contiguous() for k, v in net.state_dict().items()}, path, metadata={"place": '{"stepp": 1}'})
+        save_file(
+            {f"net.{k}": v.contiguous() for k, v in net.state_dict().items()}, path, metadata={"place": '{"stepp": 1}'}
+        )
     elif damage == "generator":
         save_file({f"net.{k}": v.contiguous() for k, v in net.state_dict().items()}, path, metadata={"place": "{}"})
     with pytest.raises(ModelFileError, match=r"state.safetensors is damaged or of another net \(") as caught:

@@ -46,7 +46,13 @@ def test_a_model_that_was_scored_before_is_scored_again(tmp_path: Path) -> None:
     assert scores == evaluate_net(net, val).scores
     assert shares == pytest.approx([1 / 5, 2 / 5, 3 / 5, 4 / 5, 1])
     text = summary.folder.report.read_text(encoding="utf-8")
-    for expected in ("a note", "fullconv train --data x", "1.5 min", "arrays: 1 train, 3 val", "recipe.augmentation.flip"):
+    for expected in (
+        "a note",
+        "fullconv train --data x",
+        "1.5 min",
+        "arrays: 1 train, 3 val",
+        "recipe.augmentation.flip",
+    ):
         assert expected in text, expected
 
 
@@ -86,7 +92,9 @@ def test_previews_are_spread_over_the_split_and_show_the_prediction(tmp_path: Pa
 @pytest.mark.parametrize("channels", [1, 5])
 def test_images_that_are_not_colour_are_shown_as_grey(tmp_path: Path, channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 9, channels), dtype=np.uint8)
-    val = InMemory([Sample("a", {IMAGE: image}, {SEMANTIC: np.ones((8, 9), np.uint8)})], "val", channels={IMAGE: channels})
+    val = InMemory(
+        [Sample("a", {IMAGE: image}, {SEMANTIC: np.ones((8, 9), np.uint8)})], "val", channels={IMAGE: channels}
+    )
     summary, _ = prepare(tmp_path, val)
     write_summary(summary, lambda share: None)
     with Image.open(summary.folder.previews / "a.png") as shown:
