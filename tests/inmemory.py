@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
@@ -32,6 +33,13 @@ class InMemory:
 
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            for array in (*sample.inputs.values(), *sample.masks.values()):
+                digest.update(f"{sample.name} {array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
 
 def one(seed: int, size: tuple[int, int] = SIZE) -> Sample:

@@ -136,7 +136,7 @@ def test_evaluate_prints_what_python_says(run: Run, data: Path, model: Path) -> 
     assert f"mean IU {100 * scores.mean_iu:.1f}" in printed.out
     machine = run("evaluate", model, "--data", data, "--split", "train", "--json")
     assert (machine.code, machine.err) == (0, "")
-    assert json.loads(machine.out) == {"split": "train", **scores.to_json()}
+    assert json.loads(machine.out) == {"split": "train", "classes": ["ground", "road", "car"], **scores.to_json()}
 
 
 def test_predict_counts_what_it_wrote(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_broken_file_is_named_before_the_first_step(
         (["--batch", "1"], "leaves batch norm one value"),
         (["--crop", "0"], "crop (0, 0); expected at least 1 x 1"),
         (["--seed", "-3"], "seed -3; expected 0 or"),
-        (["--resume"], "holds no run to resume"),
+        (["--resume"], "a resumed run keeps its options; leave out net"),
     ],
 )
 def test_options_that_cannot_work_exit_2(run: Run, data: Path, tmp_path: Path, args: list[str], expected: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 
 from fullconv import errors
-from fullconv.errors import FullconvError, OptionError, unknown_name
+from fullconv.errors import FullconvError, OptionError, one_line, printable, unknown_name
 
 TREE = [
     value
@@ -27,7 +29,7 @@ def test_every_error_hangs_on_the_one_tree(error: type[Exception]) -> None:
 def test_errors_are_what_other_programs_catch_too() -> None:
     for error in (errors.OptionError, errors.GeometryError, errors.DataError, errors.ModelFileError):
         assert issubclass(error, ValueError)
-    assert issubclass(errors.DependencyError, ImportError)
+    assert issubclass(errors.TrainingError, RuntimeError)
 
 
 @pytest.mark.parametrize("error", TREE)
@@ -60,3 +62,34 @@ def test_unknown_name_stays_one_short_line() -> None:
     assert time.perf_counter() - start < 2
     assert "\n" not in message
     assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mütze 缺陷.png", "mütze 缺陷.png"),
+        ("a\nb\t\x1b[0m", r"a\nb\t\x1b[0m"),
+        (os.fsdecode(b"\xff.png"), r"\udcff.png"),
+        (Path("a/b"), str(Path("a/b"))),
+    ],
+)
+def test_what_cannot_be_printed_is_escaped(text: object, expected: str) -> None:
+    assert printable(text) == expected
+    printable(text).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("bad\n  value"), "ValueError: bad value"),
+        (KeyError(), "KeyError"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (RuntimeError("\x1b[31m" + "x" * 1000), "RuntimeError: " + r"\x1b[31m" + "x" * 192),
+    ],
+)
+def test_an_exception_is_one_short_line(error: Exception, expected: str) -> None:
+    assert one_line(error) == expected
+
+
+def test_the_limit_of_a_line() -> None:
+    assert one_line(ValueError("abcdef"), limit=3) == "ValueError: abc"

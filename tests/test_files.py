@@ -67,6 +67,20 @@ def test_a_failing_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytes
     assert listed(tmp_path) == ["map.png"]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_durable_files_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with atomic(tmp_path / "map.png", durable) as temporary:
+        temporary.write_bytes(b"new")
+        assert not synced
+    assert len(synced) == durable
+    assert (tmp_path / "map.png").read_bytes() == b"new"
+    with atomic(tmp_path / "state.pt") as temporary:
+        temporary.write_bytes(b"new")
+    assert len(synced) == durable + 1, "durable unless told otherwise"
+
+
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     target = tmp_path / "map.png"
     target.write_bytes(b"old")

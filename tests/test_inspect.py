@@ -51,10 +51,12 @@ def test_the_papers_vgg_by_hand() -> None:
     assert [n for n, f in layers.items() if f.tap] == ["pool3", "pool4", "drop7"]
     assert report.scores == (21, 70, 70)
     # 134 million parameters (design): VGG-16 without fc8, and three score layers of 21 classes.
-    vgg = sum(f.parameters for f in report.layers)
+    vgg = sum(f.parameters for f in report.layers if not f.name.startswith("score"))
     assert vgg == 134_260_544
-    assert report.parameters == vgg + 21 * (4096 + 512 + 256 + 3)
-    assert report.learned == report.parameters
+    assert report.parameters == vgg + 21 * (4096 + 512 + 256 + 3) == sum(f.parameters for f in report.layers)
+    assert [(f.name, f.size, f.field) for f in report.layers[-3:]] == [
+        ("score 32s", (21, 16, 16), 404), ("score 16s", (21, 44, 44), 100), ("score 8s", (21, 88, 88), 44),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "reach"), [("fcn32s-vgg16", 436), ("fcn16s-vgg16", 468), ("fcn8s-vgg16", 468)])
@@ -76,7 +78,8 @@ def test_sizes_and_parameters_are_those_of_the_net(name: str) -> None:
     with torch.no_grad():
         coarse = net.coarse(torch.zeros(1, 3, *size))["semantic"].scores
     assert report.scores == tuple(coarse.shape[1:])
-    for layer in report.layers:
+    trunk = [layer for layer in report.layers if not layer.name.startswith("score")]
+    for layer in trunk:
         assert layer.size[1:] == seen[layer.name][1:], layer.name
         assert width != 1 or layer.size == seen[layer.name]
     assert sum(layer.tap for layer in report.layers) == len(
@@ -99,8 +102,18 @@ def test_a_model_file_is_inspected_without_its_weights(tmp_path: Path) -> None:
 
 def test_the_learned_upsampling_counts() -> None:
     plain, learned = build("fcn16s-slim", 3, width=0.1), build("fcn16s-slim", 3, width=0.1, upsampling="learned")
-    more = inspect_net(learned, (50, 50)).learned - inspect_net(plain, (50, 50)).learned
+    report = inspect_net(learned, (50, 50))
+    more = report.parameters - inspect_net(plain, (50, 50)).parameters
     assert more == 3 * 3 * 4 * 4  # one transposed convolution of kernel 4
+    assert [step.parameters for step in report.crops] == [more, 0]
+    assert report.parameters == sum(f.parameters for f in (*report.layers, *report.crops))
+
+
+def test_the_net_is_left_as_it_was() -> None:
+    net = build("fcn8s-slim", 3, width=0.1).train()
+    inspect_net(net, (50, 50))
+    assert net.training
+    assert not any(parameter.is_meta for parameter in net.parameters())
 
 
 def test_json_and_tables_hold_it_all() -> None:

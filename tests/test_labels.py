@@ -51,6 +51,13 @@ def test_own_colours_fill_the_head_of_the_palette() -> None:
     assert palette[:3].tolist() == [[1, 2, 3], [4, 5, 6], [0, 128, 0]]
 
 
+def test_palettes_share_nothing() -> None:
+    labels = LabelSet.numbered(2)
+    labels.palette()[:] = 7
+    assert tuple(labels.palette()[VOID]) == VOC_COLOURS[VOID]
+    assert tuple(labels.palette()[1]) == VOC_COLOURS[1]
+
+
 def test_numbered() -> None:
     labels = LabelSet.numbered(255)
     assert len(labels) == 255

@@ -68,7 +68,9 @@ def run_demo(out: Path | None, minutes: float, listener: Callable[[Tick], None])
         lr=4e-3,
     )
     test = Wafer("test", TEST)
-    scores = evaluate(Model.load(trained.model), test).scores
+    scores = evaluate(
+        Model.load(trained.model), test, progress=lambda done, total: listener(Tick("evaluate", done / total))
+    ).scores
     wafers = folder / "wafers"
     for index in range(SHOWN):
         sample = test[index]

@@ -5,8 +5,7 @@
     ├── GeometryError     sizes, strides or crops that do not fit together
     ├── DataError         an image, mask or data set that cannot be used as it is
     ├── ModelFileError    a model file that is damaged, foreign or too new
-    ├── TrainingError     a run that cannot go on (a loss that is not finite)
-    └── DependencyError   an optional library that is not installed
+    └── TrainingError     a run that cannot go on (a loss that is not finite)
 
 Each message says what was found, what was expected and how to fix it, in one line.
 The command line prints the message alone and exits with 1 (2 for ``OptionError``).
@@ -42,8 +41,24 @@ class TrainingError(FullconvError, RuntimeError):
     """A training run cannot go on."""
 
 
-class DependencyError(FullconvError, ImportError):
-    """An optional library is not installed."""
+def printable(value: object) -> str:
+    """A path or another text as one line that can be printed anywhere: what cannot be shown is escaped.
+
+    >>> printable("a\\nb.png")
+    'a\\\\nb.png'
+    """
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """An exception's type and text for a message of ours, whatever a file put into it; the text is shortened.
+
+    >>> one_line(ValueError("line 1\\nline 2")), one_line(KeyError())
+    ('ValueError: line 1 line 2', 'KeyError')
+    """
+    text = printable(" ".join(str(error).split()))[:limit]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> OptionError:

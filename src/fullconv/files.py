@@ -10,11 +10,16 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path in the target's folder; renames it to the target if the block succeeds.
 
     The temporary name keeps the suffix, by which libraries choose a format. On an error nothing is left behind and
     an older target stays as it was.
+
+    Args:
+        path: of the target; missing folders are made.
+        durable: it is on the disk before the target is replaced, so that a power cut leaves the old file or the new
+            one. That costs milliseconds, which masks and pictures by the thousand, made again in seconds, need not.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -25,8 +30,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink()  # so that a block that writes nothing cannot pass for one that wrote an empty file
         yield temporary
         temporary.chmod(mode)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:
         with suppress(FileNotFoundError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,10 +13,9 @@ from fullconv import geometry
 from fullconv.geometry import Layer
 from fullconv.nets import FCN, NETS, build
 from fullconv.nets.fcn import Head, crops
-from fullconv.nets.options import NetOptions
 from fullconv.nets.trace import windows
 from fullconv.nets.trunks import Trunk
-from fullconv.weights.modelfile import read_header
+from fullconv.weights.modelfile import read_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,6 +48,7 @@ class CropFacts:
     Attributes:
         offset: cells dropped at the top and left ("of the skip" if the skip is the one that loses them).
         kernel, stride: of the transposed convolution.
+        parameters: learned ones; 0 where it is fixed.
     """
 
     name: str
@@ -56,6 +56,7 @@ class CropFacts:
     stride: int
     offset: tuple[int, int]
     cropped: str
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,6 @@ class Inspection:
     crops: list[CropFacts]
     scores: tuple[int, int, int]
     parameters: int
-    learned: int
     reach: int
 
     def to_json(self) -> dict[str, Any]:
@@ -87,11 +87,12 @@ class Inspection:
             marks = (f"{f.stride:g}", f"{f.centre:g}", "*" if f.tap else "")
             layers.add_row(f.name, f.kind, size, f"{f.parameters:,}" if f.parameters else "", str(f.field), *marks)
         steps = Table(box=None, pad_edge=False)
-        for column in ("upsampling", "kernel", "stride", "crop offset"):
+        for column in ("upsampling", "kernel", "stride", "parameters", "crop offset"):
             steps.add_column(column, justify="left" if column == "upsampling" else "right")
         for step in self.crops:
             offset = str(step.offset[0]) if step.offset[0] == step.offset[1] else str(step.offset)
-            steps.add_row(step.name, str(step.kernel), str(step.stride), f"{offset} of the {step.cropped}")
+            learned = f"{step.parameters:,}" if step.parameters else "fixed"
+            steps.add_row(step.name, str(step.kernel), str(step.stride), learned, f"{offset} of the {step.cropped}")
         title = (
             f"[bold]{self.net['stride']}s on {self.net['trunk']}[/bold], {self.net['padding']} padding, "
             f"input {self.size[0]} x {self.size[1]}"
@@ -119,7 +120,7 @@ def named_net(name: str, classes: int, padding: str) -> FCN:
     """
     with torch.device("meta"):
         if name not in NETS and (Path(name).exists() or name.endswith(".safetensors")):
-            return FCN(NetOptions.from_json(read_header(name)["net"]))
+            return FCN(read_options(name))
         return build(name, classes, padding=padding)
 
 
@@ -132,7 +133,8 @@ def inspect_net(net: FCN, size: tuple[int, int]) -> Inspection:
     trunk = cast(Trunk, next(iter(net.trunks.values())))
     head = cast(Head, next(iter(net.heads.values())))
     tapped = {trunk.taps[stride] for stride in head.strides}
-    layers, at = [], (0, *size)
+    layers: list[LayerFacts] = []
+    at = (0, *size)
     paths: tuple[list[Layer], list[Layer]] = ([], [])
     for name, layer in trunk.named_children():
         vertical, horizontal = windows(layer)
@@ -140,34 +142,39 @@ def inspect_net(net: FCN, size: tuple[int, int]) -> Inspection:
         paths[1].append(horizontal)
         channels = layer.out_channels if isinstance(layer, nn.Conv2d) else at[0]
         at = (channels, vertical.output_size(at[1]), horizontal.output_size(at[2]))
-        parameters = sum(p.numel() for p in layer.parameters())
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) or name in tapped:
+        parameters = _parameters(layer)
+        if parameters or isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or name in tapped:
             field = geometry.receptive_field(paths[0])
             marks = (field.size, float(field.stride), float(field.centre))
             layers.append(LayerFacts(name, type(layer).__name__, at, parameters, *marks, name in tapped))
-        elif layers and parameters:
-            layers.append(LayerFacts(name, type(layer).__name__, at, parameters, *marks, False))
-    steps = []
+    taps = {facts.name: facts for facts in layers if facts.tap}
+    for stride, layer in cast(nn.ModuleDict, next(iter(head.score.values()))).items():
+        tap = taps[trunk.taps[int(stride)]]
+        shape = (cast(nn.Conv2d, layer).out_channels, *tap.size[1:])
+        score = replace(tap, name=f"score {stride}s", kind="Conv2d", size=shape, tap=False)
+        layers.append(replace(score, parameters=_parameters(layer)))
+    steps: list[CropFacts] = []
     for name, step in crops(head):
         cropped = "skip" if min(step.shift) < 0 else "upsampled"
         offset = (abs(step.shift[0]), abs(step.shift[1]))
-        steps.append(CropFacts(name, step.window.kernel, step.window.stride, offset, cropped))
+        layer = head.upscore["output" if step is head.output else str(head.strides[len(steps) + 1])]
+        steps.append(CropFacts(name, step.window.kernel, step.window.stride, offset, cropped, _parameters(layer)))
     streams = [[*rows, head.output.window, geometry.Crop(head.output.shift[0])] for _, (rows, _) in net.paths()]
     phases = range(head.strides[0])
     reach = max(b - a for a, b in (geometry.inputs_of_all(streams, p, p + 1) for p in phases))
     with torch.device("meta"), torch.no_grad():
         image = {n: torch.zeros(1, i.channels, *size) for n, i in net.options.inputs.items()}
-        net = net.to("meta").eval()
-        net.reset_normalisation()
-        coarse = next(iter(net.coarse(image).values())).scores
-    learned = sum(p.numel() for p in net.parameters() if p.requires_grad)
+        coarse = next(iter(FCN(net.options).eval().coarse(image).values())).scores
     return Inspection(
         net.options.to_json(),
         size,
         layers,
         steps,
         (coarse.shape[1], coarse.shape[2], coarse.shape[3]),
-        sum(p.numel() for p in net.parameters()),
-        learned,
+        _parameters(net),
         reach,
     )
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +79,7 @@ class LabelSet:
 
     def palette(self) -> NDArray[np.uint8]:
         """The colour table of a palette PNG: (256, 3) uint8, void and unused values in VOC colours."""
-        table = np.array([voc_colour(i) for i in range(256)], dtype=np.uint8)
+        table = _voc_table().copy()
         table[: len(self)] = self.colours
         return table
 
@@ -97,6 +98,11 @@ class LabelSet:
         if not isinstance(names, Sequence) or isinstance(names, str) or not isinstance(colours, Sequence):
             raise OptionError("labels must be an object with the lists 'names' and 'colours'")
         return cls(tuple(str(name) for name in names), tuple(_colour(c) for c in colours))
+
+
+@functools.cache
+def _voc_table() -> NDArray[np.uint8]:
+    return np.array([voc_colour(label) for label in range(256)], dtype=np.uint8)
 
 
 def _colour(value: Any) -> Colour:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fullconv.data.camvid import CAMVID_LABELS, open_split, recognise, splits
 from fullconv.data.check import check
+from fullconv.data.folder import held_out
 from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.errors import DataError
 from fullconv.labels import VOID
@@ -36,16 +37,25 @@ def test_layout(tmp_path: Path) -> None:
 
 
 def test_a_split_needs_its_annotations(tmp_path: Path) -> None:
-    root = make_camvid(tmp_path, {"train": 1})
-    save(root / "val" / "0.png", scene(0)[0])
-    assert splits(root) == ("train",)
-    with pytest.raises(DataError, match=r"^x: has no split 'val'; its splits: train$"):
-        open_split("x", root, "val")
+    root = make_camvid(tmp_path, {"train": 2})
+    save(root / "test" / "0.png", scene(0)[0])
+    assert splits(root) == ("train", "val")
+    with pytest.raises(DataError, match=r"^x: has no split 'test'; its splits: train, val$"):
+        open_split("x", root, "test")
     assert not recognise(root / "train")
 
 
+def test_a_missing_val_is_held_out_of_train(tmp_path: Path) -> None:
+    root = make_camvid(tmp_path, {"train": 5, "test": 1})
+    assert splits(root) == ("train", "val", "test")
+    train, val = (set(open_split("x", root, split).names) for split in ("train", "val"))
+    every = {f"0000TP_00000{index}" for index in range(5)}
+    assert val == held_out(every)
+    assert train == every - val
+
+
 def test_masks_in_colour(tmp_path: Path) -> None:
-    root = make_camvid(tmp_path, {"train": 1})
+    root = make_camvid(tmp_path, {"train": 1, "val": 1})
     labels = np.array([[*range(11), VOID]], np.uint8)
     rgb = np.array([[*CAMVID_LABELS.colours, (0, 0, 0)]], np.uint8)
     save(root / "train" / "0000TP_000000.png", np.zeros((1, 12, 3), np.uint8))

@@ -82,10 +82,18 @@ def test_check_reports_every_problem_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_a_problem_names_its_sample() -> None:
-    checked = check(Given([DataError("broken"), DataError("s1 broken")]))
-    assert checked.problems == ("s0: broken", "s1 broken")
-    with pytest.raises(DataError, match=r"^arrays \(train\): 2 problems in 2 samples:\n  s0: broken\n  s1 broken$"):
+    checked = check(Given([DataError("broken"), DataError("x/s1.png: broken")]))
+    assert checked.problems == ("s0: broken", "x/s1.png: broken")
+    with pytest.raises(
+        DataError, match=r"^arrays \(train\): 2 problems in 2 samples:\n  s0: broken\n  x/s1.png: broken$"
+    ):
         require_usable(checked)
+
+
+def test_a_name_within_the_text_names_no_sample() -> None:
+    dataset = Given([DataError("holds value 12"), DataError("b.png: holds value 12"), DataError("c\\n3.png: is empty")])
+    dataset.names = ["1", "12", "c\n3"]
+    assert check(dataset).problems == ("1: holds value 12", "12: b.png: holds value 12", r"c\n3.png: is empty")
 
 
 def test_check_lets_other_errors_through() -> None:
@@ -139,9 +147,10 @@ def test_masks_of_0_and_255(masks: list[object], classes: int, trapped: bool) ->
 def test_the_cache_keeps_to_its_bound(tmp_path: Path) -> None:
     dataset = some_pairs(tmp_path)
     each = 12 * 16 * 4
-    assert check(dataset).dataset.kept == {}
-    assert len(check(dataset, cache_bytes=each * 3 + each - 1).dataset.kept) == 3
-    assert len(check(dataset, cache_bytes=each * 5).dataset.kept) == 5
+    for room, kept in ((0, 0), (each * 3 + each - 1, 3), (each * 5, 5), (each * 9, 5)):
+        checked = check(dataset, cache_bytes=room)
+        assert len(checked.dataset.kept) == kept
+        assert checked.cached_bytes == each * kept
 
 
 def test_the_cache_serves_from_memory_and_reads_the_rest() -> None:
@@ -155,7 +164,7 @@ def test_the_cache_serves_from_memory_and_reads_the_rest() -> None:
     assert len(cached) == 3
     assert (cached.source, cached.split, cached.names) == (dataset.source, dataset.split, dataset.names)
     assert (cached.labels, cached.channels) == (dataset.labels, dataset.channels)
-    assert cached.fingerprint() == ""
+    assert cached.fingerprint() == dataset.fingerprint()
     with pytest.raises(IndexError):
         cached[3]
 

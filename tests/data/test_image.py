@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from fullconv.data.image import SUFFIXES, as_image, read_image, shown
-from fullconv.errors import DataError
+from fullconv.data.image import NUMPY, SUFFIXES, as_image, find_images, format_of, read_image
+from fullconv.errors import DataError, printable
 from refusals import refusal
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [40, 50, 60], [70, 80, 90]]], np.uint8)
@@ -39,7 +39,7 @@ STORED = {
 
 def refused(path: Path, *texts: str) -> str:
     message = refusal(read_image, path)
-    assert message.startswith(shown(path))
+    assert message.startswith(printable(path))
     for text in texts:
         assert text in message
     return message
@@ -277,6 +277,28 @@ def test_names_with_line_breaks_and_undecodable_bytes_are_shown_in_one_line(tmp_
     with pytest.raises(DataError) as caught:
         read_image(tmp_path / name)
     str(caught.value).encode("utf-8")
+
+
+def test_images_of_a_folder(tmp_path: Path) -> None:
+    wanted = ["B.JPG", "c.tiff", "z.npy", "a/1.png", "a/b/0.webp", "a/b/x.y.bmp", "d/1.Jpeg"]
+    others = ["notes.txt", ".hidden.png", "a/._1.png", ".git/x.png", "a/.trash/b/x.png", "png", "e.png.part"]
+    for name in (*reversed(wanted), *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "in.png").touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert found == [*wanted, "folder.png/in.png"]
+    assert list(find_images(tmp_path / "missing")) == []
+
+
+def test_formats_by_their_first_bytes() -> None:
+    assert format_of(b"\x93NUMPY\x01\x00") == NUMPY
+    assert format_of(b"RIFF\0\0\0\0WEBPVP8 ") == "WebP"
+    assert format_of(b"RIFF\0\0\0\0WAVEfmt ") is None
+    assert format_of(b"\xff\xd8\xff\xe0") == "JPEG"
+    assert format_of(b"MM\0*") == "TIFF"
+    assert format_of(b"") is None
 
 
 @pytest.mark.parametrize(

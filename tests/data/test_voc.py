@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fullconv.data.check import check
+from fullconv.data.folder import held_out
 from fullconv.data.sample import SEMANTIC
 from fullconv.data.voc import VOC_LABELS, open_split, recognise, splits
 from fullconv.errors import DataError
@@ -35,7 +36,7 @@ def test_layout_named_from_any_level(tmp_path: Path, inside: str) -> None:
 
 def test_the_newest_year(tmp_path: Path) -> None:
     for year in ("VOC2012", "VOC2007"):
-        make_voc(tmp_path, {"train": 1}, year)
+        make_voc(tmp_path, {"train": 1, "val": 1}, year)
     assert "VOC2012" in str(open_split("x", tmp_path, "train").pairs[0].image)
     assert "VOC2007" in str(open_split("x", tmp_path / "VOCdevkit" / "VOC2007", "train").pairs[0].image)
     (tmp_path / "VOCdevkit" / "VOC2013").mkdir()  # without lists
@@ -52,6 +53,23 @@ def test_any_list_is_a_split(tmp_path: Path) -> None:
         open_split("x", root, "seg12")
 
 
+def test_a_missing_val_is_held_out_of_train(tmp_path: Path) -> None:
+    root = make_voc(tmp_path, {"train": 5, "test": 1})
+    assert splits(root) == ("train", "val", "test")
+    train, val = (set(open_split("x", root, split).names) for split in ("train", "val"))
+    every = {f"2007_00000{index}" for index in range(5)}
+    assert val == held_out(every)
+    assert train == every - val
+    (lists(root) / "train.txt").write_text("2007_9\n")
+    with pytest.raises(DataError, match=r"^x: 1 images of train\.txt are not in JPEGImages \(2007_9\)"):
+        open_split("x", root, "val")
+    (lists(root) / "train.txt").write_text("2007_000000\n")
+    with pytest.raises(DataError, match=r"^x: holds one image, and val is held out of train; add images, or a val"):
+        open_split("x", root, "train")
+    (lists(root) / "train.txt").unlink()
+    assert splits(root) == ("test",)
+
+
 def test_not_voc(tmp_path: Path) -> None:
     assert not recognise(tmp_path)
     assert not recognise(tmp_path / "missing")
@@ -63,7 +81,8 @@ def test_not_voc(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         (b"", r"train\.txt: names no images; expected one id a line"),
-        (b"\xff\xfe", r"train\.txt: cannot be read \(UnicodeDecodeError\); unpack the data set again"),
+        (b"\xff\xfe", r"train\.txt: is not UTF-8 text \(invalid start byte\); save it as UTF-8"),
+        (b"2007_000000\n" * 100_000, r"train\.txt: is larger than 1 MiB; expected a short text"),
         (b"../../secret\n", r"train\.txt: '\.\./\.\./secret' is no image id"),
         (b"/etc/passwd\n", r"'/etc/passwd' is no image id"),
         (b"2007_000000\n2007_000000\n", r"train\.txt: lists 2007_000000 more than once; remove the repetition"),

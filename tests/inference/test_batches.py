@@ -15,7 +15,7 @@ from torch import nn
 
 from fullconv.data.sample import IMAGE, Array
 from fullconv.inference import batches
-from fullconv.inference.batches import ahead, coarse_scores, to_tensor
+from fullconv.inference.batches import ahead, coarse_scores, depth_of, to_tensor
 from fullconv.nets import FCN, build
 from fullconv.nets.fcn import CoarseScores
 
@@ -124,6 +124,102 @@ def test_ahead_takes_no_more_than_its_depth() -> None:
     assert taken <= 24
 
 
+def test_behind_heavy_items_fewer_may_wait() -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for weight in [1] * 10 + [50] + [1] * 10:
+            taken.append(weight)
+            yield weight
+
+    results = ahead(lambda x: x, source(), threads=2, depth=lambda weight: 100 // weight)
+    assert next(results) == 1
+    assert taken == [1] * 10 + [50], "the heavy one waits until two others are left"
+    for _ in range(8):
+        next(results)
+    assert len(taken) == 11
+    next(results)
+    assert len(taken) == 21
+    assert len(list(results)) == 11
+
+
+@pytest.mark.parametrize(("threads", "budget"), [(1, 30), (2, 30), (2, 1), (3, 1000)])
+def test_results_that_wait_stay_below_the_budget(threads: int, budget: int) -> None:
+    """However fast the work: at most the budget, and one result a thread beyond."""
+    weights = [1] * 40 + [100] * 20 + [7, 90, 1] * 10
+    lock, held, most = threading.Lock(), 0, 0
+
+    def work(weight: int) -> int:
+        nonlocal held, most
+        with lock:
+            held += weight
+            most = max(most, held)
+        return weight
+
+    found = []
+    for weight in ahead(work, weights, threads, weight=lambda w: w, budget=budget):
+        with lock:
+            held -= weight
+        time.sleep(0.0005)
+        found.append(weight)
+    assert found == weights
+    assert most <= budget + (threads + 1) * 100, "one more is in the hands of this loop"
+
+
+def test_small_results_run_far_ahead_and_large_ones_do_not() -> None:
+    def begun(weight: int) -> int:
+        done: list[int] = []
+
+        def work(item: int) -> int:
+            done.append(item)
+            return item
+
+        results = ahead(work, range(100), threads=2, depth=64, weight=lambda _: weight, budget=50)
+        next(results)
+        limit = time.monotonic() + 0.2
+        while time.monotonic() < limit and len(done) < 65:
+            time.sleep(0.005)
+        results.close()
+        return len(done)
+
+    assert begun(0) == 65, "the consumer's one, and all that the depth allows"
+    assert 51 <= begun(1) <= 52
+    assert 2 <= begun(50) <= 3
+    assert 2 <= begun(1000) <= 3
+
+
+@pytest.mark.parametrize("where", ["work", "items", "consumer"])
+def test_an_end_wakes_the_threads_that_wait_for_room(where: str) -> None:
+    """The pool waits for its threads: one left waiting would hang the program."""
+
+    def work(item: int) -> int:
+        if where == "work" and item == 3:
+            raise ValueError("bad item")
+        return item
+
+    def items() -> Iterator[int]:
+        yield from range(20)
+        if where == "items":
+            raise ValueError("bad item")
+
+    before = set(threading.enumerate())
+    results = ahead(work, items(), threads=3, depth=15, weight=lambda _: 10, budget=1)
+    assert next(results) == 0
+    time.sleep(0.02)  # until the threads wait
+    if where == "consumer":
+        results.close()
+    else:
+        with pytest.raises(ValueError, match="bad item"):
+            list(results)
+    assert not [thread for thread in set(threading.enumerate()) - before if "ThreadPool" in thread.name]
+
+
+def test_depth_by_size() -> None:
+    assert depth_of(56 * 53) == 512
+    assert depth_of(480 * 360) == 24
+    assert depth_of(4000 * 3000) == 2
+
+
 @pytest.mark.parametrize("where", ["work", "items"])
 def test_exceptions_come_through_in_their_place(where: str) -> None:
     def work(item: int) -> int:
@@ -148,10 +244,11 @@ def test_exceptions_come_through_in_their_place(where: str) -> None:
 
 def test_closing_ends_the_threads_and_cancels_what_waits() -> None:
     done: list[int] = []
-    go = threading.Event()
+    go, begun = threading.Event(), threading.Event()
 
     def work(item: int) -> int:
         if item:
+            begun.set()
             go.wait(10)
         done.append(item)
         return item
@@ -159,6 +256,7 @@ def test_closing_ends_the_threads_and_cancels_what_waits() -> None:
     before = set(threading.enumerate())
     results = ahead(work, range(50), threads=1, depth=8)
     assert next(results) == 0
+    assert begun.wait(10)
     threading.Timer(0.1, go.set).start()
     results.close()
     assert done == [0, 1], "the one at work ends, the others never begin"

@@ -54,7 +54,7 @@ def count(net: FCN, data: InMemory, task: str = SEMANTIC) -> np.ndarray:
 def test_equals_a_plain_loop_at_native_resolution(net: FCN) -> None:
     data = InMemory([one(seed, size) for seed, size in enumerate(SIZES)], "val")
     seen: list[tuple[int, int]] = []
-    evaluation = evaluate_net(net, data, report=lambda *args: seen.append(args))
+    evaluation = evaluate_net(net, data, progress=lambda *args: seen.append(args))
     expected = count(net, data)
     assert np.array_equal(evaluation.matrix.counts, expected)
     assert seen == [(index, len(SIZES)) for index in range(1, len(SIZES) + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ from PIL import Image
 from torch import nn
 
 import fullconv
+from fullconv.data.image import read_image
 from fullconv.data.sample import Array
 from fullconv.errors import DataError, ModelFileError, OptionError
-from fullconv.inference.model import Model
+from fullconv.inference import batches
+from fullconv.inference import predict as module
+from fullconv.inference.batches import ahead
+from fullconv.inference.model import Model, Prediction
 from fullconv.inference.predict import Job, plan, predict, predict_files
 from fullconv.labels import LabelSet
 from fullconv.nets import build
@@ -63,7 +68,7 @@ def test_every_format_is_labelled_at_its_size(model: Model, tmp_path: Path) -> N
         else:
             save(images / name, picture(seed, size))
     seen: list[tuple[int, int, str]] = []
-    outcome = predict(model, images, tmp_path / "out", report=lambda *args: seen.append(args))
+    outcome = predict(model, images, tmp_path / "out", progress=lambda *args: seen.append(args))
     assert outcome.failures == []
     assert outcome.written == [(tmp_path / "out" / name).with_suffix(".png") for name in sizes]
     assert seen == [(index, len(sizes), name) for index, name in enumerate(sizes, 1)]
@@ -128,7 +133,7 @@ def test_bad_files_are_named_and_the_good_ones_done(model: Model, tmp_path: Path
     (images / "4.webp").write_text("no picture")
     np.save(images / "5.npy", np.zeros((4, 4), np.float64))
     seen: list[int] = []
-    outcome = predict(model, images, tmp_path / "out", overlay=True, report=lambda done, *_: seen.append(done))
+    outcome = predict(model, images, tmp_path / "out", overlay=True, progress=lambda done, *_: seen.append(done))
     assert [path.name for path in outcome.written] == ["0.png", "3.png", "6.png"]
     assert [path.name for path, _ in outcome.failures] == ["1.png", "2.jpg", "4.webp", "5.npy"]
     for path, why in outcome.failures:
@@ -186,6 +191,35 @@ def test_folders_keep_their_structure_and_hidden_files_are_none(tmp_path: Path) 
     assert [job.image.relative_to(tmp_path / "in").as_posix() for job in jobs] == ["a.jpg", "x/b.png", "x/y/c.d.bmp"]
     assert [job.mask.relative_to(tmp_path / "out").as_posix() for job in jobs] == ["a.png", "x/b.png", "x/y/c.d.png"]
     assert all(job.outputs == [job.mask] for job in jobs)
+
+
+def test_large_images_are_read_and_written_one_a_thread(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is decoded and not written yet stays few, however far the disk could run ahead of the net."""
+    for index in range(12):
+        save(tmp_path / "in" / f"{index:02}.bmp", picture(index))
+    alive: list[int] = []
+    read, written = 0, 0
+
+    def count(path: Path) -> Array:
+        nonlocal read
+        read += 1
+        alive.append(read - written)
+        return read_image(path)
+
+    def save_mask(self: Prediction, path: Path) -> None:
+        nonlocal written
+        time.sleep(0.01)
+        written += 1
+
+    monkeypatch.setattr(module, "read_image", count)
+    monkeypatch.setattr(Prediction, "save", save_mask)
+    monkeypatch.setattr(batches, "AHEAD_PIXELS", 600)  # one of these images
+    monkeypatch.setattr(batches, "BATCH_PIXELS", 600)
+    monkeypatch.setitem(ahead.__kwdefaults__, "budget", 600)
+    assert len(predict(model, tmp_path / "in", tmp_path / "out").written) == 12
+    assert max(alive) <= 8, "two being read, one or two read, two in the net's hands, two being written"
 
 
 def test_masks_of_an_earlier_call_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from PIL import Image
 
 from fullconv.errors import OptionError
 from fullconv.labels import LabelSet
-from fullconv.metrics import ConfusionMatrix
 from fullconv.report import charts
 
 LABELS = LabelSet(("background", "ring", "scratch"), ((9, 9, 9), (200, 0, 101), (0, 50, 255)))
@@ -115,33 +114,6 @@ class TestConfusion:
             charts.confusion_png(np.zeros((2, 2), np.int64), LABELS)
 
 
-class TestClassBars:
-    def test_bars_end_at_iu_and_accuracy(self, drawn: Callable[..., Any]) -> None:
-        scores = ConfusionMatrix.from_counts(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])).scores()
-        axes = drawn(charts.class_bars_png, scores, LABELS).axes[0]
-        widths = [bar.get_width() for bar in axes.patches]
-        assert widths == pytest.approx([6 / 8, 3 / 4, 0, 6 / 9, 3 / 6, 0])
-        assert axes.patches[4].get_facecolor() == pytest.approx((200 / 255, 0, 101 / 255, 1))
-        assert texts(axes) == [
-            "mean IU 58.3 %",
-            "IU",
-            "66.7",
-            "50.0",
-            "\N{EN DASH}",
-            "accuracy",
-            "75.0",
-            "75.0",
-            "\N{EN DASH}",
-        ]
-
-    def test_hard_names_and_no_pixels(self) -> None:
-        assert decoded(charts.class_bars_png(ConfusionMatrix(5).scores(), HARD)).ndim == 3
-
-    def test_refuses_another_number_of_classes(self) -> None:
-        with pytest.raises(OptionError, match="scores of 2 classes for 3 labels; score with the same labels"):
-            charts.class_bars_png(ConfusionMatrix(2).scores(), LABELS)
-
-
 def test_equal_charts_are_equal_bytes() -> None:
     counts = np.array([[5, 1], [2, 9]])
     assert charts.confusion_png(counts, LabelSet.numbered(2)) == charts.confusion_png(counts, LabelSet.numbered(2))
@@ -149,7 +121,7 @@ def test_equal_charts_are_equal_bytes() -> None:
 
 def test_pyplot_stays_out_and_matplotlib_waits_for_the_first_chart() -> None:
     code = (
-        "import sys; from fullconv.report import curves_png; before = 'matplotlib' in sys.modules; curves_png([]); "
-        "sys.exit(before or 'matplotlib.pyplot' in sys.modules)"
+        "import sys; from fullconv.report.charts import curves_png; before = 'matplotlib' in sys.modules; "
+        "curves_png([]); sys.exit(before or 'matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,7 +18,8 @@ from PIL import Image
 from fullconv.errors import OptionError
 from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix
-from fullconv.report import Preview, Report, triptych, write_report
+from fullconv.report.html import Preview, Report, write_report
+from fullconv.report.pictures import panels
 
 EVIL = "<script>alert('\"&1')</script>"
 LABELS = LabelSet(("background", EVIL, "ring"))
@@ -91,7 +92,7 @@ def embedded(attributes: dict[str, str]) -> Image.Image:
 def everything() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     mask = rng.integers(0, 3, (20, 30), dtype=np.uint8)
-    picture = triptych(mask * 90, mask, mask, LABELS)
+    picture = panels(mask * 90, mask, mask, LABELS)
     return {
         "title": f"title {EVIL}",
         "command": f"command {EVIL}",
@@ -203,7 +204,7 @@ class TestSafety:
 class TestPictures:
     def test_maps_of_few_colours_are_exact(self, page: Callable[..., Page]) -> None:
         mask = np.random.default_rng(0).integers(0, 3, (56, 53), dtype=np.uint8)
-        picture = triptych(mask * 90, mask, mask[::-1], LABELS)
+        picture = panels(mask * 90, mask, mask[::-1], LABELS)
         attributes = page(previews=[Preview("w", picture)]).all("img")[-1]
         assert (np.asarray(embedded(attributes)) == picture).all()
         assert attributes["class"] == "pixelated"
@@ -237,9 +238,7 @@ class TestPictures:
             with Image.open(file) as image, Image.open(folder / "valannot" / file.name) as mask:
                 truth = np.asarray(mask)
                 wrong = truth[::8, ::8].repeat(8, axis=0).repeat(8, axis=1)
-                previews.append(
-                    Preview(file.stem, triptych(np.asarray(image.convert("RGB")), truth, wrong, labels), 0.5)
-                )
+                previews.append(Preview(file.stem, panels(np.asarray(image.convert("RGB")), truth, wrong, labels), 0.5))
         assert len(previews) == 12
         page(previews=previews, labels=labels, counts=np.eye(12, dtype=np.int64), rows=everything()["rows"])
         assert (tmp_path / "report.html").stat().st_size < 2.1e6

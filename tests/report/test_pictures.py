@@ -83,11 +83,11 @@ class TestOverlay:
             pictures.overlay(image, np.zeros((2, 2), np.uint8), LABELS)
 
 
-class TestTriptych:
+class TestPanels:
     def test_panels_by_hand(self) -> None:
         image = np.array([[[1, 2, 3], [4, 5, 6], [7, 8, 9]]], np.uint8)
         truth, prediction = np.array([[0, 1, 255]], np.uint8), np.array([[0, 2, 1]], np.uint8)
-        picture = pictures.triptych(image, truth, prediction, LABELS)
+        picture = pictures.panels(image, truth, prediction, LABELS)
         f = 85  # floor(256 / 3)
         assert picture.shape == (f, 4 * 3 * f + 12, 3)
         rows = {
@@ -108,27 +108,14 @@ class TestTriptych:
     )
     def test_small_images_are_magnified(self, size: tuple[int, int], factor: int) -> None:
         mask = np.zeros(size, np.uint8)
-        picture = pictures.triptych(np.zeros((*size, 3), np.uint8), mask, mask, LABELS)
+        picture = pictures.panels(np.zeros((*size, 3), np.uint8), mask, mask, LABELS)
         assert picture.shape == (factor * size[0], 4 * factor * size[1] + 12, 3)
 
     def test_refuses_a_prediction_of_another_size(self) -> None:
         mask = np.zeros((2, 2), np.uint8)
         with pytest.raises(DataError, match=r"prediction is \(2, 3\) and truth \(2, 2\); expected one"):
-            pictures.triptych(np.zeros((2, 2, 3), np.uint8), mask, np.zeros((2, 3), np.uint8), LABELS)
+            pictures.panels(np.zeros((2, 2, 3), np.uint8), mask, np.zeros((2, 3), np.uint8), LABELS)
 
 
-class TestLegend:
-    def test_swatches_hold_the_exact_colours(self) -> None:
-        labels = LabelSet.numbered(14)
-        picture = pictures.legend(labels)
-        width = picture.shape[1] // 2
-        for place, rgb in enumerate([*labels.colours, voc_colour(VOID)]):
-            x, y = 8 + width * (place // 12), 8 + 24 * (place % 12)
-            assert (picture[y : y + 16, x : x + 32] == rgb).all()
-            assert (picture[y : y + 16, x - 4 : x] == 255).all()
-            assert (picture[y + 16 : y + 20, x : x + 32] == 255).all()
-            assert picture[y : y + 16, x + 36 : x + 60].min() < 128, "the name is missing"
-
-    def test_names_that_charts_cannot_draw_are_numbers(self) -> None:
-        assert pictures.legend(HARD).ndim == 3  # warnings are errors: a missing glyph or bad formula would show
-        assert pictures.shown_names(HARD) == [r"a$\frac$c_{d}", "1", "x" * 23 + "…", "3", "4"]
+def test_names_that_charts_cannot_draw_are_numbers() -> None:
+    assert pictures.shown_names(HARD) == [r"a$\frac$c_{d}", "1", "x" * 23 + "…", "3", "4"]

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,12 +28,13 @@ from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
-from fullconv.training.loop import Tick, Trained, make_optimizer
+from fullconv.training.loop import Tick, Trained
 from fullconv.training.losses import cross_entropy
+from fullconv.training.optimizer import make_optimizer
 from fullconv.training.recipes import RECIPES
 from fullconv.training.setup import RunOptions, open_splits, resolve_options
 from fullconv.training.train import train
-from fullconv.weights.modelfile import ModelFile, read_header, write_model
+from fullconv.weights.modelfile import ModelFile, read_header, read_model, write_model
 from inmemory import LABELS, InMemory, one, some
 from makers import make_folder
 
@@ -42,10 +45,10 @@ COLOURS = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200)], np.uint8)
 
 def fit(out: Path, steps: int | None = 3, **changes: object) -> Trained:
     """A few steps on four small scenes."""
-    values = {
-        "data": (some("train", 4), some("val", 2)), "net": NET, "net_options": SMALL, "precision": "float32",
-    } | changes  # fmt: skip
-    return train(out=out, steps=steps, **values)  # type: ignore[arg-type]
+    fixed = {"net": NET, "net_options": SMALL, "precision": "float32", "steps": steps}
+    # A resumed run keeps its options.
+    values = {"data": (some("train", 4), some("val", 2))} | ({} if changes.get("resume") else fixed) | changes
+    return train(out=out, **values)  # type: ignore[arg-type]
 
 
 def stop_after(steps: int) -> Callable[[Tick], None]:
@@ -244,7 +247,7 @@ def test_groups_of_the_optimiser() -> None:
             net_options={**SMALL, "upsampling": "learned-all"}, overrides={},
         )  # fmt: skip
         net = FCN(options.net)
-        optimizer = make_optimizer(net, options)
+        optimizer = make_optimizer(net, options.recipe)
         assert type(optimizer).__name__ == {"heavy": "SGD", "scratch": "AdamW"}[kind]
         assert [(g["weight_decay"], g["factor"]) for g in optimizer.param_groups] == expected
         names = {id(p): name for name, p in net.named_parameters()}
@@ -410,6 +413,10 @@ def test_what_resume_needs(tmp_path: Path) -> None:
         fit(tmp_path / "r", None, resume=True, data=(other, other), listener=ticks.append, command="again")
     assert {tick.phase for tick in ticks} == {"check"}, "before anything is trained or scored"
     assert "again" not in (tmp_path / "r" / "run.yaml").read_text()
+    with pytest.raises(OptionError, match="a resumed run keeps its options; leave out minutes, lr, or start a new run"):
+        fit(tmp_path / "r", resume=True, minutes=3, lr=0.1)
+    with pytest.raises(OptionError, match="the data is not what .*r was started on"):
+        fit(tmp_path / "r", resume=True, data=(some("train", 3), some("val", 2)))
     (tmp_path / "r" / "state" / "state.safetensors").write_bytes(b"x")
     with pytest.raises(ModelFileError, match="state.safetensors is damaged"):
         fit(tmp_path / "r", None, resume=True)
@@ -544,7 +551,7 @@ def test_the_data_are_those_of_the_pure_functions(tmp_path: Path, monkeypatch: p
         seen.append((sample.name, int(rng.bit_generator.state["state"]["state"] % 10**6)))
         return augment(sample, options, rng)
 
-    monkeypatch.setattr("fullconv.training.loop.augment", note)
+    monkeypatch.setattr("fullconv.training.loading.augment", note)
     for name, stop in (("a", 6), ("b", 3)):
         fit(tmp_path / name, 6, listener=stop_after(stop), batch=2)
     fit(tmp_path / "b", None, resume=True)
@@ -571,3 +578,27 @@ def handlers() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_better_model_written_after_the_last_state_is_kept(tmp_path: Path) -> None:
+    """As after a crash between the two files: the model file says itself how good it is."""
+    fit(tmp_path / "r", 4, listener=stop_after(2))
+    best = read_model(tmp_path / "r" / "best.safetensors")
+    write_model(tmp_path / "r" / "best.safetensors", replace(best, metrics={"val": {"mean_iu": 2.0}}))
+    content = (tmp_path / "r" / "best.safetensors").read_bytes()
+    fit(tmp_path / "r", resume=True)
+    assert (tmp_path / "r" / "best.safetensors").read_bytes() == content
+
+
+def test_the_callers_random_numbers_are_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(tmp_path / "r", 1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
+    with pytest.raises(OptionError, match="3 processes; this version trains in one: start it without a launcher"):
+        fit(tmp_path / "r", 1)

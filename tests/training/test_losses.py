@@ -59,6 +59,16 @@ def test_equals_a_loop_over_pixels(
         assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def test_a_large_target_is_counted_exactly() -> None:
+    """Against the sum of each pixel's own weight, in double precision."""
+    target = torch.randint(5, (2, 200, 300))
+    target[:, :7] = VOID
+    weights = torch.tensor([0.4, 1.0, 3.0, 0.7, 2.2])
+    scores = torch.randn(2, 5, 200, 300)
+    mean, total = (cross_entropy(scores, target, kind, weights).item() for kind in ("mean", "sum"))
+    assert mean == pytest.approx(2 * total / weights.double()[target[target != VOID]].sum().item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("classes", [21, 60, 40, 33, 3])
 def test_zero_scores_cost_ln_k_a_valid_pixel(classes: int) -> None:
     target = torch.randint(classes, (2, 5, 7))

@@ -10,33 +10,33 @@ from hypothesis import strategies as st
 
 from fullconv.errors import OptionError
 from fullconv.training.schedule import Length, rate
+from fullconv.training.state import Place
 
 fractions = st.floats(0, 1)
 
 
 def test_steps_alone_count_where_steps_are_given() -> None:
-    length = Length(steps=8, seconds=None, reserve=100)
-    assert [length.progress(step, 1e9) for step in (0, 1, 4, 8, 9)] == [0, 0.125, 0.5, 1, 1]
+    length = Length(steps=8, seconds=None)
+    assert [length.progress(step, 1e9, 100) for step in (0, 1, 4, 8, 9)] == [0, 0.125, 0.5, 1, 1]
 
 
 def test_minutes_leave_the_reserve_for_the_end() -> None:
-    length = Length(steps=None, seconds=60, reserve=10)
-    assert [length.progress(7, elapsed) for elapsed in (0, 5, 25, 50, 51)] == [0, 0.1, 0.5, 1, 1]
+    length = Length(steps=None, seconds=60)
+    assert [length.progress(7, elapsed, 10) for elapsed in (0, 5, 25, 50, 51)] == [0, 0.1, 0.5, 1, 1]
 
 
 def test_a_reserve_beyond_the_time_ends_the_run() -> None:
-    assert Length(steps=None, seconds=5, reserve=8).progress(0, 0.1) == 1
+    assert Length(steps=None, seconds=5).progress(0, 0.1, 8) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.floats(0, 200), st.floats(0, 90)), max_size=20), st.booleans())
 def test_progress_never_falls_whatever_is_measured(moments: list[tuple[int, float, float]], by_time: bool) -> None:
     length = Length(None, 100) if by_time else Length(100, None)
-    last = 0.0
+    place, last = Place(), 0.0
     for step, elapsed, reserve in moments:
-        length.reserve = reserve
-        now = length.progress(step, elapsed)
-        assert last <= now <= 1
-        last = now
+        place.reach(length.progress(step, elapsed, reserve))
+        assert last <= place.progress <= 1
+        last = place.progress
 
 
 @pytest.mark.parametrize(

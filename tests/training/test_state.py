@@ -13,7 +13,7 @@ from fullconv.errors import ModelFileError
 from fullconv.nets import FCN, build
 from fullconv.training.state import NAME, Place, load_state, save_state
 
-PLACE = Place(step=12, seconds=3.25, best=0.123456789012345678, next_evaluation=0.3)
+PLACE = Place(step=12, seconds=3.25, progress=0.123456789012345678, reserve=7.5, next_evaluation=0.3)
 
 
 def make(kind: str, seed: int) -> tuple[FCN, Optimizer]:
@@ -71,7 +71,7 @@ def test_a_state_before_the_first_step(tmp_path: Path) -> None:
     net, optimizer = make("adamw", 0)
     save_state(tmp_path, net, optimizer, Place())
     again, other = make("adamw", 1)
-    assert load_state(tmp_path, again, other) == Place(0, 0.0, -1.0, 0.0)
+    assert load_state(tmp_path, again, other) == Place(0, 0.0, 0.0, 0.0, 0.0)
     assert other.state_dict()["state"] == {}
 
 
@@ -85,7 +85,7 @@ def test_an_older_state_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_no_state_is_named(tmp_path: Path) -> None:
     net, optimizer = make("sgd", 0)
-    with pytest.raises(ModelFileError, match=r"state.safetensors does not exist; the run stopped before its first"):
+    with pytest.raises(ModelFileError, match=r"does not exist: the run stopped before its first state; delete .* and st"):
         load_state(tmp_path, net, optimizer)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
 from fullconv.inference.evaluate import evaluate_net
 from fullconv.nets import FCN, build
-from fullconv.report.pictures import triptych
+from fullconv.report.pictures import panels
 from fullconv.training.run import RunFolder
 from fullconv.training.setup import open_splits, resolve_options
 from fullconv.training.summary import Summary, write_summary
@@ -78,14 +78,14 @@ def test_previews_are_spread_over_the_split_and_show_the_prediction(tmp_path: Pa
     samples = [Sample(f"seq{i // 10}/{i:02}", one(i).inputs, one(i).masks) for i in range(45)]
     summary, net = prepare(tmp_path, InMemory(samples, "val"))
     write_summary(summary, lambda share: None)
-    names = sorted(path.stem for path in summary.folder.previews.iterdir())
+    names = sorted(str(path.relative_to(summary.folder.previews)) for path in summary.folder.previews.rglob("*.png"))
     assert len(names) == 12
-    assert (names[0], names[-1]) == ("seq0_00", "seq4_44")
+    assert (names[0], names[-1]) == ("seq0/00.png", "seq4/44.png")
     with torch.no_grad():
         image = samples[44].inputs[IMAGE]
         scores = net.eval()(torch.from_numpy(image).permute(2, 0, 1)[None])
-    expected = triptych(image, samples[44].masks[SEMANTIC], scores[0].argmax(0).numpy().astype(np.uint8), LABELS)
-    with Image.open(summary.folder.previews / "seq4_44.png") as shown:
+    expected = panels(image, samples[44].masks[SEMANTIC], scores[0].argmax(0).numpy().astype(np.uint8), LABELS)
+    with Image.open(summary.folder.previews / "seq4" / "44.png") as shown:
         assert np.array_equal(np.asarray(shown), expected)
 
 

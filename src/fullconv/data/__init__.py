@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fullconv.data import camvid, folder, voc, yamlfile
-from fullconv.data.image import shown
 from fullconv.data.pairs import listed, require_split
 from fullconv.data.sample import Dataset
 from fullconv.data.wafer import LENGTHS, Wafer
-from fullconv.errors import DataError
+from fullconv.errors import DataError, printable
 
 WAFER = "wafer"
 """The data set that is generated on the spot."""
@@ -70,7 +69,7 @@ def available_splits(source: str | Path) -> tuple[str, ...]:
 
 
 def _layout(path: Path) -> Layout:
-    name = shown(path)
+    name = printable(path)
     if not path.exists():
         raise DataError(f"{name}: no such data set{_nearest(path)}")
     for layout in DATASETS.values():
@@ -89,4 +88,4 @@ def _nearest(path: Path) -> str:
     nearest = difflib.get_close_matches(path.name, [*siblings, WAFER], n=1, cutoff=0.6)
     if not nearest:
         return f"; name a folder, a YAML file or {WAFER!r}"
-    return f"; did you mean {shown(path.with_name(nearest[0]) if nearest[0] in siblings else WAFER)!r}?"
+    return f"; did you mean {printable(path.with_name(nearest[0]) if nearest[0] in siblings else WAFER)!r}?"

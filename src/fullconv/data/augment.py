@@ -105,7 +105,7 @@ def _jitter(image: Array, strength: float, rng: np.random.Generator) -> Array:
     brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
     mean = float(image.mean())
     table = (np.arange(256) - mean) * contrast + mean * brightness
-    image = np.clip(table, 0, 255).astype(np.uint8)[image]
+    image = np.clip(np.rint(table), 0, 255).astype(np.uint8)[image]
     if image.shape[2] != 3:
         return image
     grey = np.asarray(Image.fromarray(image).convert("L"))

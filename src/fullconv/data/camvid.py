@@ -1,14 +1,16 @@
 """CamVid as published with SegNet: ``train``, ``trainannot``, ``val``, ``valannot``, ``test``, ``testannot``.
 
-Masks are grey (0..10, 11 = void) or RGB in the colours below, black = void. Source: reference 7.6.
+Masks are grey (0..10, 11 = void) or RGB in the colours below, black = void. Without ``val`` a tenth of ``train`` is
+held out. Source: reference 7.6.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from fullconv.data.folder import SPLITS, Folders, pairs_of, splits_of
 from fullconv.data.mask import MaskReader
-from fullconv.data.pairs import ImageMaskPairs, pair_by_stem, require_split
+from fullconv.data.pairs import ImageMaskPairs, require_split
 from fullconv.labels import VOID, LabelSet
 
 CAMVID_LABELS = LabelSet(
@@ -49,12 +51,12 @@ CAMVID_READER = MaskReader(
 
 def recognise(path: Path) -> bool:
     """Whether a folder holds a split of images with its ``annot`` folder."""
-    return bool(splits(path))
+    return bool(_folders(path))
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """The splits whose images and masks are both there."""
-    return tuple(s for s in ("train", "val", "test") if (path / s).is_dir() and (path / f"{s}annot").is_dir())
+    """The splits whose images and masks are both there, and the held-out one."""
+    return splits_of(_folders(path))
 
 
 def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
@@ -63,6 +65,11 @@ def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
     Raises:
         DataError: no such split, images and masks that do not pair.
     """
-    require_split(source, split, splits(path))
-    pairs = pair_by_stem(source, path / split, path / f"{split}annot")
-    return ImageMaskPairs(source, split, pairs, CAMVID_LABELS, CAMVID_READER)
+    folders = _folders(path)
+    require_split(source, split, splits_of(folders))
+    return ImageMaskPairs(source, split, pairs_of(source, folders, split), CAMVID_LABELS, CAMVID_READER)
+
+
+def _folders(path: Path) -> Folders:
+    folders = {split: (path / split, path / f"{split}annot") for split in SPLITS}
+    return {split: pair for split, pair in folders.items() if all(folder.is_dir() for folder in pair)}

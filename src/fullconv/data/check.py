@@ -11,11 +11,13 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.image import shown
 from fullconv.data.pairs import LISTED
 from fullconv.data.sample import Dataset, Sample
-from fullconv.errors import DataError
+from fullconv.errors import DataError, printable
 from fullconv.labels import VOID, LabelSet
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
 
 
 class CachedDataset:
@@ -41,9 +43,8 @@ class CachedDataset:
         return self.kept[position] if position in self.kept else self.dataset[index]
 
     def fingerprint(self) -> str:
-        """That of the data set behind; ``""`` where it has none."""
-        given = getattr(self.dataset, "fingerprint", None)
-        return str(given()) if callable(given) else ""
+        """That of the data set behind."""
+        return self.dataset.fingerprint()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class Checked:
         pixels: by task, (K,) int64: the pixels of each class in all usable samples, void left out.
         void: by task, the number of void pixels.
         sizes: (H, W) of each usable sample, in order.
+        cached_bytes: of the arrays kept in memory.
     """
 
     dataset: CachedDataset
@@ -63,11 +65,12 @@ class Checked:
     pixels: Mapping[str, NDArray[np.int64]]
     void: Mapping[str, int]
     sizes: tuple[tuple[int, int], ...]
+    cached_bytes: int
 
 
 def check(
     dataset: Dataset,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     threads: int | None = None,
     cache_bytes: int = 0,
 ) -> Checked:
@@ -75,7 +78,7 @@ def check(
 
     Args:
         dataset: any; an index it raises DataError for becomes a problem, other errors pass through.
-        progress: called with (samples done, all samples), in the calling thread.
+        progress: called after every sample, in the calling thread.
         threads: default: the number of processors, at most 8.
         cache_bytes: bound on the arrays kept; beside them one sample a thread is in memory.
     """
@@ -95,7 +98,7 @@ def check(
     for task, labels in dataset.labels.items():
         if len(labels) > 1 and state.void[task] and state.pixels[task][0] and not state.pixels[task][1:].any():
             found.append(
-                f"{shown(dataset.source)} ({dataset.split}): the {task} masks hold only 0 and {VOID} = void, so "
+                f"{printable(dataset.source)} ({dataset.split}): the {task} masks hold only 0 and {VOID} = void, so "
                 f"that {labels.names[0]!r} is the one class; if {VOID} marks class 1, set in the data set's YAML "
                 f"label_mapping: {{0: 0, {VOID}: 1}}"
             )
@@ -105,6 +108,7 @@ def check(
         state.pixels,
         state.void,
         tuple(state.sizes[index] for index in sorted(state.sizes)),
+        cache_bytes - state.free,
     )
 
 
@@ -115,7 +119,7 @@ def require_usable(checked: Checked) -> None:
         return
     dataset = checked.dataset
     lines = [
-        f"{shown(dataset.source)} ({dataset.split}): {count} problem{'s' * (count > 1)} in {len(dataset)} samples:"
+        f"{printable(dataset.source)} ({dataset.split}): {count} problem{'s' * (count > 1)} in {len(dataset)} samples:"
     ]
     lines += [f"  {problem}" for problem in checked.problems[:LISTED]]
     if count > LISTED:
@@ -143,8 +147,10 @@ class _Tally:
             counts = {task: _class_counts(sample, task, labels) for task, labels in self.dataset.labels.items()}
         except DataError as error:
             text = str(error)
+            subject, colon, _ = text.partition(": ")  # not the whole: sample "1" is not meant by "holds value 12"
+            named = colon and printable(name) in subject
             with self.lock:
-                self.problems[index] = text if name in text else f"{shown(name)}: {text}"
+                self.problems[index] = text if named else f"{printable(name)}: {text}"
             return
         size = sum(a.nbytes for a in (*sample.inputs.values(), *sample.masks.values()))
         with self.lock:
@@ -162,14 +168,14 @@ def _class_counts(sample: Sample, task: str, labels: LabelSet) -> tuple[NDArray[
     mask = sample.masks[task]
     if mask.shape != sample.size:
         raise DataError(
-            f"{shown(sample.name)}: the {task} mask has shape {mask.shape}, its image is {sample.size} (H, W); "
+            f"{printable(sample.name)}: the {task} mask has shape {mask.shape}, its image is {sample.size} (H, W); "
             "make them the same size"
         )
     counts = np.bincount(mask.ravel(), minlength=VOID + 1)
     beyond = np.flatnonzero(counts[len(labels) : VOID])
     if beyond.size:
         raise DataError(
-            f"{shown(sample.name)}: the {task} mask holds value {len(labels) + beyond[0]}; classes are "
+            f"{printable(sample.name)}: the {task} mask holds value {len(labels) + beyond[0]}; classes are "
             f"0..{len(labels) - 1} and {VOID} = void; map it to a class"
         )
     return counts[: len(labels)].astype(np.int64), int(counts[VOID])

@@ -20,17 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fullconv.data.image import load_picture, opened, shown
+from fullconv.data.image import find_images, load_picture, opened
 from fullconv.data.mask import MaskReader
-from fullconv.data.pairs import ImageMaskPairs, Pair, listed, pair_by_stem, pictures, require_split
-from fullconv.errors import DataError, OptionError
+from fullconv.data.pairs import ImageMaskPairs, Pair, listed, pair_by_stem, require_split
+from fullconv.data.text import read_text
+from fullconv.errors import DataError, OptionError, printable
 from fullconv.labels import VOID, Colour, LabelSet
 
 SPLITS = ("train", "val", "test")
 HOLD_OUT = 10
 """One in so many samples of `train` is held out as `val` where a data set has none."""
-
-_MAX_TEXT = 2**20  # bytes of a YAML file or a list of names
 
 Folders = Mapping[str, tuple[Path, Path]]
 """By split, the folder of the images and that of the masks."""
@@ -84,31 +83,21 @@ def pairs_of(source: str, folders: Folders, split: str) -> Sequence[Pair]:
     """
     if "train" not in folders or "val" in folders or split == "test":
         return pair_by_stem(source, *folders[split])
-    pairs = pair_by_stem(source, *folders["train"])
+    return hold_out(source, pair_by_stem(source, *folders["train"]), split)
+
+
+def hold_out(source: str, pairs: Sequence[Pair], split: str) -> Sequence[Pair]:
+    """What is left as `train`, or taken as `val`, of the pairs of a data set that has no `val`.
+
+    Raises:
+        DataError: too few pairs.
+    """
     if len(pairs) < 2:
         raise DataError(
-            f"{shown(source)}: holds one image, and val is held out of train; add images, or a val split of its own"
+            f"{printable(source)}: holds one image, and val is held out of train; add images, or a val split of its own"
         )
     val = held_out(pair.name for pair in pairs)
     return tuple(pair for pair in pairs if (pair.name in val) == (split == "val"))
-
-
-def read_text(path: Path) -> str:
-    """A short UTF-8 text, with or without byte order mark.
-
-    Raises:
-        DataError: larger than 1 MiB, not UTF-8, or not to be read; one line.
-    """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_MAX_TEXT + 1)
-        if len(content) > _MAX_TEXT:
-            raise DataError(f"{shown(path)}: is larger than 1 MiB; expected a short text")
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{shown(path)}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read ({error.strerror}); check the path") from error
 
 
 def _split_outside(path: Path) -> tuple[str, ...]:
@@ -126,7 +115,7 @@ def _folders(path: Path) -> Folders:
     # A split without masks, such as a test split whose labels are kept back, cannot be trained or scored on.
     usable = {split: pair for split, pair in found.items() if pair[1].is_dir()}
     if not usable:
-        raise DataError(f"{shown(path)}: no masks; expected them in {listed(str(m) for _, m in found.values())}")
+        raise DataError(f"{printable(path)}: no masks; expected them in {listed(str(m) for _, m in found.values())}")
     return usable
 
 
@@ -135,25 +124,27 @@ def _named(path: Path) -> LabelSet:
     try:
         return LabelSet(tuple(name for name in names if name))
     except OptionError as error:
-        raise DataError(f"{shown(path)}: {error}") from error
+        raise DataError(f"{printable(path)}: {error}") from error
 
 
 def _inferred(source: str, path: Path, folders: Folders) -> LabelSet:
-    files = [picture.path for _, masks in folders.values() for picture in pictures(source, masks).values()]
+    files = [path for _, masks in folders.values() for path in find_images(masks)]
     if not files:
-        raise DataError(f"{shown(source)}: no masks; expected them in {listed(str(m) for _, m in folders.values())}")
+        raise DataError(
+            f"{printable(source)}: no masks; expected them in {listed(str(m) for _, m in folders.values())}"
+        )
     stats = [(file, file.stat()) for file in files]
     present, void = _scan(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
     count = 1 + max(present, default=0)
     if count == 1 and void:
         raise DataError(
-            f"{shown(source)}: the masks hold only 0 and {VOID}, and {VOID} is void; if it marks a class, open a YAML "
-            f"file of this one line instead: {_two_classes(path, folders)}"
+            f"{printable(source)}: the masks hold only 0 and {VOID}, and {VOID} is void; if it marks a class, open a "
+            f"YAML file of this one line instead: {_two_classes(path, folders)}"
         )
     if 4 * len(present) < count:
         raise DataError(
-            f"{shown(source)}: the masks hold the values {listed(map(str, present))}, not class numbers 0, 1, 2 ...; "
-            "name the classes in classes.txt, or map the values in a YAML file with names and label_mapping"
+            f"{printable(source)}: the masks hold the values {listed(map(str, present))}, not class numbers 0, 1, 2 "
+            "...; name the classes in classes.txt, or map the values in a YAML file with names and label_mapping"
         )
     return LabelSet(tuple(str(i) for i in range(count)), _palette(files, count))
 
@@ -184,7 +175,7 @@ def _two_classes(path: Path, folders: Folders) -> str:
     """The YAML, on one line, that opens a plain folder with 255 as class 1."""
     root = path.resolve()  # the user may keep the YAML file anywhere
     images = [f"{split}: {folders[split][0].relative_to(path).as_posix()}" for split in folders]
-    keys = [f"path: {shown(json.dumps(str(root), ensure_ascii=False))}", *images, "masks_dir: masks"]
+    keys = [f"path: {printable(json.dumps(str(root), ensure_ascii=False))}", *images, "masks_dir: masks"]
     return f"{{{', '.join(keys)}, names: [background, foreground], label_mapping: {{0: 0, {VOID}: 1}}}}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import warnings
@@ -17,7 +18,7 @@ from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, JpegImagePlugin, Png
 from PIL import WebPImagePlugin as WebP
 
 from fullconv.data.sample import Array
-from fullconv.errors import DataError
+from fullconv.errors import DataError, one_line, printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".npy")
 """Suffixes by which pictures are found in a folder; what a file holds is decided by its first bytes."""
@@ -35,11 +36,13 @@ _PLUGINS: dict[str, tuple[tuple[bytes, ...], type[ImageFile.ImageFile]]] = {
     "BMP": ((b"BM",), BmpImagePlugin.BmpImageFile),
 }
 _NUMPY = b"\x93NUMPY"
+NUMPY = "NumPy"
 _EXPECTED = "a JPEG, PNG, TIFF, WebP, BMP or .npy file"
 
 _FOREIGN = {b"GIF8": "a GIF", b"\0\0\0\x0cjP": "a JPEG 2000", b"%!PS": "PostScript", b"%PDF": "a PDF", b"<": "markup"}
 
-_REFUSED_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
+WIDE_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
+"""Pillow's modes of more than 16 bits a value, in words: neither images nor masks can be read from them."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,7 +79,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Array:
     """
     path = Path(path)
     with opened(path) as (stream, head):
-        if head.startswith(_NUMPY):
+        if format_of(head) == NUMPY:
             return _rgb_array(_read_npy(path, max_pixels))
         return _rgb(str(path), load_picture(path, stream, head, max_pixels))
 
@@ -99,7 +102,7 @@ def as_image(value: str | Path | Image.Image | NDArray[Any]) -> Array:
         _check_array("array", value, MAX_PIXELS)
         return _rgb_array(value)
     if isinstance(value, Image.Image):
-        name = shown(getattr(value, "filename", "") or "PIL image")
+        name = printable(getattr(value, "filename", "") or "PIL image")
         check_pixels(name, (value.height, value.width), MAX_PIXELS)
         try:
             value.load()
@@ -115,10 +118,33 @@ def as_image(value: str | Path | Image.Image | NDArray[Any]) -> Array:
     )
 
 
+def find_images(folder: Path) -> Iterator[Path]:
+    """The pictures below a folder, told by their suffixes, in upper or lower case; hidden files and folders are not
+    looked at.
+
+    A folder's own files come before those of the folders in it, all in the order of their names.
+    """
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(parent, name)
+
+
+def format_of(head: bytes) -> str | None:
+    """``"JPEG"``, ``"PNG"``, ``"TIFF"``, ``"WebP"``, ``"BMP"`` or `NUMPY` by a file's first 16 bytes; else None."""
+    if head.startswith(_NUMPY):
+        return NUMPY
+    for name, (signatures, _) in _PLUGINS.items():
+        if head.startswith(signatures) and (name != "WebP" or head[8:12] == b"WEBP"):
+            return name
+    return None
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[IO[bytes], bytes]]:
     """The file and its first 16 bytes; whatever goes wrong inside becomes a DataError that names the file."""
-    name = shown(path)
+    name = printable(path)
     _hush_remarks()
     try:
         mode = path.stat().st_mode
@@ -151,7 +177,7 @@ def load_picture(path: Path, stream: IO[bytes], head: bytes, max_pixels: int = M
     Besides DataError this raises whatever Pillow raises; call it inside `opened`. ``info["rawmode"]`` of the result
     holds the layout of the file's values, such as ``"L;4"`` for 4-bit grey, which Pillow stretches to 0..255.
     """
-    name = shown(path)
+    name = printable(path)
     stream.seek(0)
     plugin = _plugin(name, head)
     picture = plugin(stream)
@@ -197,18 +223,6 @@ def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def shown(path: object) -> str:
-    """A path as text that is one line and can be printed anywhere."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """An exception's type and text, shortened."""
-    text = shown(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text[:limit]}" if text else type(error).__name__
-
-
 def _undecodable(name: str, error: Exception) -> DataError:
     return DataError(
         f"{name}: cannot be decoded ({one_line(error)}); it is damaged or of an unusual kind, export it as 8-bit PNG"
@@ -231,9 +245,9 @@ def _hush_remarks() -> None:
 
 
 def _plugin(name: str, head: bytes) -> type[ImageFile.ImageFile]:
-    for signatures, plugin in _PLUGINS.values():
-        if head.startswith(signatures) and (plugin is not WebP.WebPImageFile or head[8:12] == b"WEBP"):
-            return plugin
+    kind = format_of(head)
+    if kind in _PLUGINS:
+        return _PLUGINS[kind][1]
     found = next((kind for start, kind in _FOREIGN.items() if head.startswith(start)), "something unknown")
     raise DataError(f"{name}: holds {found}, expected {_EXPECTED}; convert it to PNG")
 
@@ -259,7 +273,7 @@ def _pages(picture: ImageFile.ImageFile) -> int:
 
 def _read_npy(path: Path, max_pixels: int) -> NDArray[Any]:
     values = np.load(path, mmap_mode="r", allow_pickle=False)  # maps the file: a header that lies allocates nothing
-    _check_array(shown(path), values, max_pixels)
+    _check_array(printable(path), values, max_pixels)
     return np.array(values)
 
 
@@ -279,9 +293,9 @@ def _rgb_array(values: NDArray[Any]) -> Array:
 
 
 def _rgb(name: str, picture: Image.Image) -> Array:
-    if picture.mode in _REFUSED_MODES:
+    if picture.mode in WIDE_MODES:
         raise DataError(
-            f"{shown(name)}: holds {_REFUSED_MODES[picture.mode]}, whose range is unknown; convert it to 8 bits"
+            f"{printable(name)}: holds {WIDE_MODES[picture.mode]}, whose range is unknown; convert it to 8 bits"
         )
     if picture.mode.startswith("I;16"):
         rawmode = picture.info.get("rawmode")

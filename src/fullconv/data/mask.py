@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fullconv.data.image import load_picture, one_line, opened, shown
+from fullconv.data.image import NUMPY, WIDE_MODES, format_of, load_picture, opened
 from fullconv.data.sample import Array
-from fullconv.errors import DataError, OptionError
+from fullconv.errors import DataError, OptionError, one_line, printable
 from fullconv.files import atomic
 from fullconv.labels import VOID, Colour, LabelSet
 
 COMPRESS_LEVEL = 6
 """zlib's level for masks: a 480 x 360 street mask takes 1.6 ms and 6.2 kB (1: 1.0 ms, 9.7 kB; 9: 10 ms, 5.2 kB)."""
 
-_LOSSY_FORMATS = {b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP"}
+_LOSSY_FORMATS = ("JPEG", "WebP")
 # Pillow stretches grey of 2 and 4 bits to 0..255; these factors take it back to the file's numbers.
 _STRETCH = {"L;2": 85, "L;4": 17}
 _UNKNOWN = 0
@@ -70,20 +70,23 @@ class MaskReader:
         """
         path = Path(path)
         with opened(path) as (stream, head):
-            lossy = next((kind for start, kind in _LOSSY_FORMATS.items() if head.startswith(start)), None)
-            if lossy:
+            kind = format_of(head)
+            if kind in _LOSSY_FORMATS:
                 raise DataError(
-                    f"{shown(path)}: is a {lossy} file, which may change class numbers; save masks as PNG, TIFF or BMP"
+                    f"{printable(path)}: is a {kind} file, which may change class numbers; save masks as PNG, TIFF or "
+                    "BMP"
                 )
-            if head.startswith(b"\x93NUMPY"):
-                raise DataError(f"{shown(path)}: is a .npy file, expected a mask as PNG, TIFF or BMP; save it as PNG")
+            if kind == NUMPY:
+                raise DataError(
+                    f"{printable(path)}: is a .npy file, expected a mask as PNG, TIFF or BMP; save it as PNG"
+                )
             picture = load_picture(path, stream, head)
             if "jpeg" in str(picture.info.get("compression", "")):
                 raise DataError(
-                    f"{shown(path)}: is a TIFF with JPEG compression, which changes class numbers; "
+                    f"{printable(path)}: is a TIFF with JPEG compression, which changes class numbers; "
                     "save masks as PNG, or as TIFF with LZW or deflate compression"
                 )
-            return self._labels(shown(path), picture)
+            return self._labels(printable(path), picture)
 
     def _labels(self, name: str, picture: Image.Image) -> Array:
         mode = picture.mode
@@ -100,7 +103,7 @@ class MaskReader:
             return self._from_values(name, np.asarray(picture).astype(np.uint8), None)
         if mode.startswith("I;16"):
             return self._from_values(name, np.asarray(picture).astype(np.uint16), None)
-        kind = {"I": "32-bit integers", "F": "32-bit floats"}.get(mode, f"{mode} colours")
+        kind = WIDE_MODES.get(mode, f"{mode} colours")
         raise DataError(f"{name}: holds {kind}, expected class numbers in 8 or 16 bits, or RGB; save it as 8-bit grey")
 
     def _from_values(self, name: str, values: NDArray[Any], table: NDArray[np.uint16] | None) -> Array:
@@ -182,22 +185,26 @@ def write_mask(path: str | Path, mask: Array, labels: LabelSet) -> None:
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise OptionError(f"{shown(path)}: masks are written as palette PNG; end the name in .png")
+        raise OptionError(f"{printable(path)}: masks are written as palette PNG; end the name in .png")
     if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
-        raise DataError(f"{shown(path)}: mask is {mask.dtype} of shape {mask.shape}, expected uint8 of shape (H, W)")
+        raise DataError(
+            f"{printable(path)}: mask is {mask.dtype} of shape {mask.shape}, expected uint8 of shape (H, W)"
+        )
     highest = int(mask.max(initial=0, where=mask != VOID))
     if highest >= len(labels):
         raise DataError(
-            f"{shown(path)}: mask holds value {highest}; classes are 0..{len(labels) - 1} and {VOID} = void; "
+            f"{printable(path)}: mask holds value {highest}; classes are 0..{len(labels) - 1} and {VOID} = void; "
             "give the labels that the mask was made with"
         )
     picture = Image.fromarray(np.ascontiguousarray(mask))
     picture.putpalette(labels.palette().tobytes())
     try:
-        with atomic(path) as temporary:
+        with atomic(path, durable=False) as temporary:
             picture.save(temporary, "PNG", compress_level=COMPRESS_LEVEL)
     except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be written ({one_line(error)}); check the folder and disk") from error
+        raise DataError(
+            f"{printable(path)}: cannot be written ({one_line(error)}); check the folder and disk"
+        ) from error
 
 
 @lru_cache(maxsize=16)

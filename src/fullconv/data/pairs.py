@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fullconv.data.image import SUFFIXES, read_image, shown
+from fullconv.data.image import SUFFIXES, find_images, read_image
 from fullconv.data.mask import MaskReader
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
-from fullconv.errors import DataError
+from fullconv.errors import DataError, printable
 from fullconv.labels import LabelSet
 
 LISTED = 10
@@ -60,8 +59,8 @@ class ImageMaskPairs:
                     "the sides are swapped: only one of the two says in its EXIF that it is rotated; save both upright"
                 )
             raise DataError(
-                f"{shown(pair.mask)}: is {mask_height} x {mask_width} (H x W), its image {shown(pair.image)} is "
-                f"{height} x {width}; {fix}"
+                f"{printable(pair.mask)}: is {mask_height} x {mask_width} (H x W), its image {printable(pair.image)} "
+                f"is {height} x {width}; {fix}"
             )
         return Sample(pair.name, {IMAGE: image}, {SEMANTIC: mask})
 
@@ -89,14 +88,14 @@ def pair_by_stem(source: str, images: Path, masks: Path) -> tuple[Pair, ...]:
     Raises:
         DataError: no picture, two pictures of one name, an image without mask or a mask without image; one line.
     """
-    found, labelled = pictures(source, images), pictures(source, masks)
+    found, labelled = images_by_name(source, images), images_by_name(source, masks)
     if not found:
-        raise DataError(f"{shown(images)}: holds no pictures; expected files ending in {', '.join(SUFFIXES)}")
+        raise DataError(f"{printable(images)}: holds no pictures; expected files ending in {', '.join(SUFFIXES)}")
     lonely = [found[key].name for key in found if key not in labelled]
     unused = [labelled[key].name for key in labelled if key not in found]
     if lonely or unused:
-        raise mismatch(source, lonely, unused, f"{shown(masks)}")
-    return tuple(Pair(picture.name, picture.path, labelled[key].path) for key, picture in sorted(found.items()))
+        raise mismatch(source, lonely, unused, f"{printable(masks)}")
+    return tuple(Pair(file.name, file.path, labelled[key].path) for key, file in sorted(found.items()))
 
 
 def mismatch(source: str, lonely: Sequence[str], unused: Sequence[str], masks: str) -> DataError:
@@ -107,14 +106,14 @@ def mismatch(source: str, lonely: Sequence[str], unused: Sequence[str], masks: s
         if names
     ]
     return DataError(
-        f"{shown(source)}: {' and '.join(parts)}; masks lie in {masks} under their image's name, such as 0001.jpg and "
-        "0001.png: add or remove files"
+        f"{printable(source)}: {' and '.join(parts)}; masks lie in {masks} under their image's name, such as 0001.jpg "
+        "and 0001.png: add or remove files"
     )
 
 
 def listed(names: Iterable[str]) -> str:
     """The first ten, and how many more."""
-    every = [shown(name) for name in names]
+    every = [printable(name) for name in names]
     more = [f"and {len(every) - LISTED} more"] if len(every) > LISTED else []
     return ", ".join(every[:LISTED] + more)
 
@@ -122,34 +121,29 @@ def listed(names: Iterable[str]) -> str:
 def require_split(source: str, split: str, have: Sequence[str]) -> None:
     """Raise DataError, naming the splits there are, unless `split` is one of them."""
     if split not in have:
-        raise DataError(f"{shown(source)}: has no split {split!r}; its splits: {', '.join(have) or 'none'}")
+        raise DataError(f"{printable(source)}: has no split {split!r}; its splits: {', '.join(have) or 'none'}")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A file that may hold a picture; `name` is its relative path without suffix."""
+class ImageFile:
+    """A file that may hold an image; `name` is its relative path without suffix."""
 
     name: str
     path: Path
 
 
-def pictures(source: str, folder: Path) -> dict[str, Picture]:
-    """The pictures below a folder by name; the keys are NFC, because file systems store accents in two ways."""
-    found: dict[str, Picture] = {}
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            path = Path(parent, file)
-            if file.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            key = unicodedata.normalize("NFC", name)
-            if key in found:
-                raise DataError(
-                    f"{shown(source)}: {shown(found[key].path)} and {shown(path.name)} share the name "
-                    f"{shown(name)!r}; rename or remove one"
-                )
-            found[key] = Picture(name, path)
+def images_by_name(source: str, folder: Path) -> dict[str, ImageFile]:
+    """The images below a folder by name; the keys are NFC, because file systems store accents in two ways."""
+    found: dict[str, ImageFile] = {}
+    for path in find_images(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        key = unicodedata.normalize("NFC", name)
+        if key in found:
+            raise DataError(
+                f"{printable(source)}: {printable(found[key].path)} and {printable(path.name)} share the name "
+                f"{printable(name)!r}; rename or remove one"
+            )
+        found[key] = ImageFile(name, path)
     return found
 
 
@@ -157,4 +151,4 @@ def _bytes(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise DataError(f"{shown(path)}: no such file; check the path") from error
+        raise DataError(f"{printable(path)}: no such file; check the path") from error

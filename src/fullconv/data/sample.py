@@ -63,3 +63,7 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """The sample; raises DataError, with the file's name, where a file cannot be used."""
         ...
+
+    def fingerprint(self) -> str:
+        """A digest that changes with the data and is equal for a copy of it, for run records."""
+        ...

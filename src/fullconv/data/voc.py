@@ -1,14 +1,18 @@
-"""PASCAL VOC segmentation, from a devkit: JPEGImages, SegmentationClass, ImageSets/Segmentation (reference 7.1)."""
+"""PASCAL VOC segmentation, from a devkit: JPEGImages, SegmentationClass, ImageSets/Segmentation (reference 7.1).
+
+Without ``val.txt`` a tenth of ``train.txt`` is held out.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from fullconv.data.image import shown
+from fullconv.data.folder import hold_out
 from fullconv.data.mask import MaskReader
 from fullconv.data.pairs import ImageMaskPairs, Pair, listed, mismatch, require_split
-from fullconv.errors import DataError
+from fullconv.data.text import read_text
+from fullconv.errors import DataError, printable
 from fullconv.labels import LabelSet
 
 VOC_LABELS = LabelSet(
@@ -48,8 +52,9 @@ def recognise(path: Path) -> bool:
 
 def splits(path: Path) -> tuple[str, ...]:
     """The lists in ImageSets/Segmentation: train, val, trainval, test first, then others such as seg11valid."""
-    year = _year(path)
-    found = {file.stem for file in _lists(year).glob("*.txt") if not file.name.startswith(".")}
+    found = {file.stem for file in _lists(_year(path)).glob("*.txt") if not file.name.startswith(".")}
+    if "train" in found:
+        found.add("val")  # held out where there is no list
     return tuple(s for s in _ORDER if s in found) + tuple(sorted(found - set(_ORDER)))
 
 
@@ -61,18 +66,21 @@ def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
     """
     year = _year(path)
     require_split(source, split, splits(path))
-    names = _ids(_lists(year) / f"{split}.txt")
+    held_out = split in ("train", "val") and not (_lists(year) / "val.txt").is_file()
+    file = _lists(year) / f"{'train' if held_out else split}.txt"
+    names = _ids(file)
     pairs = [Pair(n, year / "JPEGImages" / f"{n}.jpg", year / "SegmentationClass" / f"{n}.png") for n in names]
     absent = [pair.name for pair in pairs if not pair.image.is_file()]
     if absent:
         raise DataError(
-            f"{shown(source)}: {len(absent)} images of {split}.txt are not in JPEGImages ({listed(absent)}); "
+            f"{printable(source)}: {len(absent)} images of {file.name} are not in JPEGImages ({listed(absent)}); "
             "unpack the data set again"
         )
     unlabelled = [pair.name for pair in pairs if not pair.mask.is_file()]
     if unlabelled:
         raise mismatch(source, unlabelled, [], "SegmentationClass")
-    return ImageMaskPairs(source, split, pairs, VOC_LABELS, MaskReader(len(VOC_LABELS)))
+    chosen = hold_out(source, pairs, split) if held_out else pairs
+    return ImageMaskPairs(source, split, chosen, VOC_LABELS, MaskReader(len(VOC_LABELS)))
 
 
 def _find(path: Path) -> Path | None:
@@ -91,7 +99,9 @@ def _find(path: Path) -> Path | None:
 def _year(path: Path) -> Path:
     found = _find(path)
     if found is None:
-        raise DataError(f"{shown(path)}: no VOC20xx with ImageSets/Segmentation; name the folder VOCdevkit or VOC20xx")
+        raise DataError(
+            f"{printable(path)}: no VOC20xx with ImageSets/Segmentation; name the folder VOCdevkit or VOC20xx"
+        )
     return found
 
 
@@ -100,16 +110,15 @@ def _lists(year: Path) -> Path:
 
 
 def _ids(path: Path) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{shown(path)}: cannot be read ({type(error).__name__}); unpack the data set again") from error
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
-        raise DataError(f"{shown(path)}: names no images; expected one id a line, such as 2007_000032")
+        raise DataError(f"{printable(path)}: names no images; expected one id a line, such as 2007_000032")
     for name in names:
         if Path(name).name != name:  # an id is a file's name: "../x" would read outside the data set
-            raise DataError(f"{shown(path)}: {shown(name)!r} is no image id; expected one a line, such as 2007_000032")
+            raise DataError(
+                f"{printable(path)}: {printable(name)!r} is no image id; expected one a line, such as 2007_000032"
+            )
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{shown(path)}: lists {listed(twice)} more than once; remove the repetition")
+        raise DataError(f"{printable(path)}: lists {listed(twice)} more than once; remove the repetition")
     return names

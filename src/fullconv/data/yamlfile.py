@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from fullconv.data.folder import SPLITS, Folders, pairs_of, read_text, splits_of
-from fullconv.data.image import shown
+from fullconv.data.folder import SPLITS, Folders, pairs_of, splits_of
 from fullconv.data.mask import MaskReader
 from fullconv.data.pairs import ImageMaskPairs, listed, require_split
-from fullconv.errors import DataError, OptionError, unknown_name
+from fullconv.data.text import read_text
+from fullconv.errors import DataError, OptionError, one_line, printable, unknown_name
 from fullconv.labels import VOID, Colour, LabelSet
 
 SUFFIXES = (".yaml", ".yml")
@@ -60,7 +60,7 @@ class _Description:
 
 def _describe(path: Path) -> _Description:
     """Read and check a YAML file; every DataError begins with its path."""
-    name = shown(path)
+    name = printable(path)
     given = _load(path)
     for key in given:
         if key not in KEYS:
@@ -92,17 +92,16 @@ def _load(path: Path) -> dict[Any, Any]:
     try:
         given = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{shown(path)}: is not valid YAML ({shown(reason)}); correct it there") from error
+        raise DataError(f"{printable(path)}: is not valid YAML ({one_line(error)}); correct it there") from error
     if not isinstance(given, dict):
-        raise DataError(f"{shown(path)}: holds {_brief(given)}, expected the keys {', '.join(KEYS)}")
+        raise DataError(f"{printable(path)}: holds {_brief(given)}, expected the keys {', '.join(KEYS)}")
     return given
 
 
 def _split_folders(name: str, root: Path, images: str, masks_dir: str) -> tuple[Path, Path]:
     folder = root / images
     if not folder.is_dir():
-        raise DataError(f"{name}: there is no folder {shown(folder)}; correct path or the split")
+        raise DataError(f"{name}: there is no folder {printable(folder)}; correct path or the split")
     parts = list(Path(images).parts)
     candidates = [root / masks_dir / folder.name, root / masks_dir]
     if "images" in parts:
@@ -111,7 +110,9 @@ def _split_folders(name: str, root: Path, images: str, masks_dir: str) -> tuple[
     for candidate in candidates:
         if candidate.is_dir():
             return folder, candidate
-    raise DataError(f"{name}: no masks for {shown(images)}; looked in {listed(map(str, candidates))}; set masks_dir")
+    raise DataError(
+        f"{name}: no masks for {printable(images)}; looked in {listed(map(str, candidates))}; set masks_dir"
+    )
 
 
 def _names(name: str, given: Any) -> tuple[str, ...]:
@@ -169,5 +170,5 @@ def _colour(name: str, key: str, given: Any) -> Colour:
 
 
 def _brief(value: object) -> str:
-    text = shown(repr(value))
+    text = printable(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from threading import Condition
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +23,15 @@ Result = TypeVar("Result")
 
 BATCH_PIXELS = 1 << 18
 """Pixels in one pass: a photograph goes alone, small images by the dozen (more gains nothing on a processor)."""
+
+THREADS = 2
+"""That read and write files beside the net."""
+
+AHEAD = 512
+"""Files read or written beside the net, at most: with the smallest images too a pass or two."""
+
+AHEAD_PIXELS = 1 << 22
+"""Pixels read or written beside the net: many passes of small images, and of the largest no more than one a thread."""
 
 
 def to_tensor(images: list[Array], device: torch.device) -> Tensor:
@@ -50,20 +59,66 @@ def coarse_scores(
         yield from _run(net, batch, precision)
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], threads: int, depth: int) -> Generator[Result]:
-    """`map` in threads, at most `depth` results ahead of the consumer, in order."""
+def ahead(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int = THREADS,
+    depth: int | Callable[[Item], int] = AHEAD,
+    *,
+    weight: Callable[[Result], int] | None = None,
+    budget: int = AHEAD_PIXELS,
+) -> Generator[Result]:
+    """`map` in threads, in order, running ahead of the consumer within bounds.
+
+    Args:
+        depth: how many items may be ahead, waiting, at work or done; or how many behind an item that holds much.
+        weight: of a result. Work begins only while the results that the consumer has not taken weigh less than
+            `budget` together, or when the consumer waits for this one: they never weigh more than `budget` and one
+            result a thread.
+    """
+    room = Condition()
+    held, taken, closed = 0, 0, False
+
+    def begin(place: int, item: Item) -> Result:
+        nonlocal held
+        with room:
+            room.wait_for(lambda: held < budget or place == taken or closed)
+            if closed:
+                raise CancelledError
+        result = work(item)
+        with room:
+            held += weight(result) if weight else 0
+        return result
+
+    def take(future: Future[Result]) -> Result:
+        nonlocal held, taken
+        result = future.result()
+        with room:
+            held -= weight(result) if weight else 0
+            taken += 1
+            room.notify_all()
+        return result
+
     with ThreadPoolExecutor(threads) as pool:
-        source = iter(items)
-        waiting: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, depth))
+        waiting: deque[Future[Result]] = deque()
         try:
+            for place, item in enumerate(items):
+                waiting.append(pool.submit(begin, place, item))
+                while len(waiting) > (depth(item) if callable(depth) else depth):
+                    yield take(waiting.popleft())
             while waiting:
-                result = waiting.popleft().result()
-                for item in islice(source, 1):
-                    waiting.append(pool.submit(work, item))
-                yield result
+                yield take(waiting.popleft())
         finally:
+            with room:  # the pool waits for its threads, which must not wait for the consumer
+                closed = True
+                room.notify_all()
             for future in waiting:
                 future.cancel()
+
+
+def depth_of(pixels: int) -> int:
+    """How many images of a size may be ahead: `AHEAD_PIXELS` of them, at least one a thread, at most `AHEAD`."""
+    return min(max(AHEAD_PIXELS // pixels, THREADS), AHEAD)
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from fullconv.data import open_dataset
@@ -14,11 +15,8 @@ from fullconv.inference.model import Model
 from fullconv.metrics import ConfusionMatrix, Scores
 from fullconv.nets import FCN, NetOptions
 
-Report = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Called with (images scored, images in all)."""
-
-THREADS = 2
-AHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def evaluate(
     split: str = "val",
     *,
     precision: str = "float32",
-    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on a split, every image at its native resolution.
 
@@ -53,7 +51,7 @@ def evaluate(
         data: a `Dataset`, or what `open_dataset` takes.
         split: of the data set, where `data` is a name.
         precision: "float32", "bfloat16" or "auto".
-        report: called with (images scored, images in all).
+        progress: called after every image.
 
     Raises:
         DataError, ModelFileError: a file cannot be used.
@@ -70,14 +68,14 @@ def evaluate(
                 f"the model's classes are {', '.join(mine.names)}; the data's are {', '.join(labels.names)}: "
                 "score it on data with its own classes, in their order"
             )
-    return evaluate_net(model.net, data, precision, report)
+    return evaluate_net(model.net, data, precision, progress)
 
 
 def evaluate_net(
     net: FCN,
     data: Dataset,
     precision: str = "float32",
-    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a net on every sample of a data set, each at its own size.
 
@@ -85,7 +83,7 @@ def evaluate_net(
         net: its mode is left as it was.
         data: samples with masks.
         precision: "float32", "bfloat16" or "auto".
-        report: called after every image.
+        progress: called after every image.
 
     Raises:
         OptionError: the net's tasks, class counts or inputs are not those of the data.
@@ -95,14 +93,14 @@ def evaluate_net(
     matrices = {task: ConfusionMatrix(len(labels)) for task, labels in data.labels.items()}
 
     def stream() -> Iterator[tuple[Sample, Mapping[str, Array]]]:
-        for sample in ahead(data.__getitem__, range(len(data)), THREADS, AHEAD):
+        for sample in ahead(data.__getitem__, range(len(data)), weight=lambda sample: prod(sample.size)):
             yield sample, sample.inputs
 
     for done, (sample, tasks) in enumerate(coarse_scores(net, stream(), precision), 1):
         for task, coarse in tasks.items():
             matrices[task].update(sample.masks[task], coarse.labels()[0].cpu().numpy())
-        if report is not None:
-            report(done, len(data))
+        if progress is not None:
+            progress(done, len(data))
     return Evaluation(matrices)
 
 

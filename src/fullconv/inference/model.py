@@ -24,7 +24,7 @@ from fullconv.nets.fcn import CoarseScores
 from fullconv.report.pictures import overlay
 from fullconv.weights.modelfile import ModelFile, check_labels, read_model, write_model
 
-Picture = str | Path | Image.Image | Array
+ImageLike = str | Path | Image.Image | Array
 """A path, a PIL image or an (H, W, C) uint8 array."""
 
 CONFIDENCE_ROWS = 64
@@ -127,7 +127,7 @@ class Model:
         """Write a model file, atomically."""
         write_model(path, ModelFile(self.net, self.label_sets, self.training, self.metrics))
 
-    def predict(self, image: Picture | Mapping[str, Picture], precision: str = "float32") -> Prediction:
+    def predict(self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32") -> Prediction:
         """Labels of one image, of any size.
 
         Args:
@@ -140,23 +140,23 @@ class Model:
         return next(iter(self.predict_tasks(image, precision).values()))
 
     def predict_tasks(
-        self, image: Picture | Mapping[str, Picture], precision: str = "float32"
+        self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32"
     ) -> dict[str, Prediction]:
         """As `predict`, for every task by name."""
         inputs = self.inputs(image)
         (_, tasks), *_ = coarse_scores(self.net, [(None, inputs)], precision)
         return self.predictions(inputs, tasks)
 
-    def scores(self, image: Picture | Mapping[str, Picture], precision: str = "float32") -> NDArray[np.float32]:
+    def scores(self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32") -> NDArray[np.float32]:
         """(K, H, W) float32 scores of one image."""
         return self.predict(image, precision).scores()
 
     def predictions(self, inputs: Mapping[str, Array], tasks: Mapping[str, CoarseScores]) -> dict[str, Prediction]:
         """Predictions by task from the net's coarse scores."""
-        shown = drawable(next(iter(inputs.values())))
-        return {task: Prediction(shown, coarse, self.label_sets[task]) for task, coarse in tasks.items()}
+        drawn = drawable(next(iter(inputs.values())))
+        return {task: Prediction(drawn, coarse, self.label_sets[task]) for task, coarse in tasks.items()}
 
-    def inputs(self, image: Picture | Mapping[str, Picture]) -> dict[str, Array]:
+    def inputs(self, image: ImageLike | Mapping[str, ImageLike]) -> dict[str, Array]:
         """Checked (H, W, C) arrays by input name."""
         wanted = self.net.options.inputs
         given = dict(image) if isinstance(image, Mapping) else {next(iter(wanted)): image}

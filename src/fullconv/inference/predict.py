@@ -10,19 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fullconv.data.image import SUFFIXES, read_image
+from fullconv.data.image import SUFFIXES, find_images, read_image
 from fullconv.data.sample import IMAGE, Array
 from fullconv.errors import DataError, OptionError
 from fullconv.files import atomic
-from fullconv.inference.batches import ahead, coarse_scores
+from fullconv.inference.batches import ahead, coarse_scores, depth_of
 from fullconv.inference.model import Model, Prediction
 
-Report = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 """Called with (files done, files in all, name of the last one)."""
-
-THREADS = 2
-AHEAD = 8
-"""Decoding and encoding run in threads beside the net, at most so many files ahead of it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ def predict(
     overlay: bool = False,
     scores: bool = False,
     precision: str = "float32",
-    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Label files: palette PNG masks of the images' sizes.
 
@@ -71,7 +67,7 @@ def predict(
         out: folder of the masks, or a path ending in .png for a single file.
         overlay: also write ``NAME_overlay.png``.
         scores: also write ``NAME_scores.npy``, (K, H, W) float32.
-        precision, report: see `predict_files`.
+        precision, progress: see `predict_files`.
 
     Raises:
         DataError: an input that matches nothing.
@@ -80,7 +76,7 @@ def predict(
     jobs = plan([inputs] if isinstance(inputs, str | Path) else inputs, out, overlay=overlay, scores=scores)
     if isinstance(model, str | Path):
         model = Model.load(model)
-    return predict_files(model, jobs, precision=precision, report=report)
+    return predict_files(model, jobs, precision=precision, progress=progress)
 
 
 def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False, scores: bool = False) -> list[Job]:
@@ -101,7 +97,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            inside = _images(path, out)
+            own = out.resolve() if out.resolve() != path.resolve() else None  # masks of an earlier call are no images
+            inside = [image for image in find_images(path) if own not in image.resolve().parents]
             if not inside:
                 raise DataError(f"{path} holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
             found |= {p: p.relative_to(path).with_suffix(".png") for p in inside}
@@ -132,13 +129,13 @@ def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False
 
 
 def predict_files(
-    model: Model, jobs: Sequence[Job], *, precision: str = "float32", report: Report | None = None
+    model: Model, jobs: Sequence[Job], *, precision: str = "float32", progress: Progress | None = None
 ) -> Outcome:
     """Label every job; bad images are named and the rest goes on.
 
     Args:
         precision: "float32", "bfloat16" or "auto".
-        report: called after every file.
+        progress: called after every file.
 
     Raises:
         OptionError: a net of several inputs, or not of colour.
@@ -148,11 +145,11 @@ def predict_files(
         raise OptionError("this net has several inputs; label its images in Python: Model.predict({name: image, ...})")
 
     def tell(image: Path) -> None:
-        if report is not None:
-            report(len(outcome.written) + len(outcome.failures), len(jobs), image.name)
+        if progress is not None:
+            progress(len(outcome.written) + len(outcome.failures), len(jobs), image.name)
 
     def good() -> Iterator[tuple[tuple[Job, Array], dict[str, Array]]]:
-        for job, image in ahead(_read, jobs, THREADS, AHEAD):
+        for job, image in ahead(_read, jobs, weight=lambda read: 0 if isinstance(read[1], str) else _pixels(read[1])):
             if isinstance(image, str):
                 outcome.failures.append((job.image, image))
                 tell(job.image)
@@ -165,7 +162,7 @@ def predict_files(
             _ = prediction.labels  # here, so that the writing threads only encode
             yield job, prediction
 
-    for job, failure in ahead(_write, answers(), THREADS, AHEAD):
+    for job, failure in ahead(_write, answers(), depth=lambda answer: depth_of(_pixels(answer[1].image))):
         if failure is None:
             outcome.written.append(job.mask)
         else:
@@ -174,16 +171,9 @@ def predict_files(
     return outcome
 
 
-def _images(folder: Path, out: Path) -> list[Path]:
-    own = out.resolve() if out.resolve() != folder.resolve() else None  # masks of an earlier call are no images
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and own not in path.resolve().parents
-    )
+def _pixels(image: Array) -> int:
+    height, width = image.shape[:2]
+    return height * width
 
 
 def _read(job: Job) -> tuple[Job, Array | str]:
@@ -198,10 +188,10 @@ def _write(answer: tuple[Job, Prediction]) -> tuple[Job, str | None]:
     try:
         prediction.save(job.mask)
         if job.overlay is not None:
-            with atomic(job.overlay) as path:
+            with atomic(job.overlay, durable=False) as path:
                 Image.fromarray(prediction.overlay()).save(path, compress_level=1)
         if job.scores is not None:
-            with atomic(job.scores) as path:
+            with atomic(job.scores, durable=False) as path:
                 np.save(path, prediction.scores(), allow_pickle=False)
     except DataError as error:
         return job, str(error)

@@ -1,4 +1,4 @@
-"""Training curves, confusion matrices and scores of classes as charts: PNG bytes.
+"""Training curves and confusion matrices as charts: PNG bytes.
 
 Charts are drawn on matplotlib's `Figure` objects: pyplot keeps global state, which a server's threads and a user's own
 plots would share.
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fullconv.errors import OptionError
 from fullconv.labels import LabelSet
-from fullconv.metrics import Scores
 from fullconv.report.pictures import FONT, INK, shown_names
 
 if TYPE_CHECKING:
@@ -143,51 +142,6 @@ def confusion_png(counts: NDArray[np.int64], labels: LabelSet) -> bytes:
                     fontsize=size - 0.5,
                     family=FONT,
                 )
-    return _png(figure)
-
-
-def class_bars_png(scores: Scores, labels: LabelSet) -> bytes:
-    """IU and accuracy of every class as one bar: solid up to the IU, pale up to the accuracy (which is never less).
-
-    Args:
-        scores: of K classes.
-        labels: K names and colours.
-
-    Returns:
-        PNG.
-
-    Raises:
-        OptionError: scores of another number of classes than the labels'.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    classes = len(labels)
-    if len(scores.iu) != classes:
-        raise OptionError(f"scores of {len(scores.iu)} classes for {classes} labels; score with the same labels")
-    figure = Figure(figsize=(8, 0.27 * classes + 1), dpi=CHART_DPI, layout="constrained", facecolor="white")
-    axes = figure.subplots()
-    _calm(axes, "")
-    places = np.arange(classes)
-    fill = np.array(labels.colours) / 255
-    outline: dict[str, Any] = {"edgecolor": INK, "linewidth": 0.6}  # pale classes stay visible on white
-    text: dict[str, Any] = {"fontsize": 8.5, "color": INK, "family": FONT}
-    axes.barh(places, np.nan_to_num(scores.accuracy), 0.62, color=0.3 * fill + 0.7, **outline)
-    axes.barh(places, np.nan_to_num(scores.iu), 0.62, color=fill, **outline)
-    if np.isfinite(scores.mean_iu):
-        axes.axvline(scores.mean_iu, color="white", linewidth=2.4)
-        axes.axvline(scores.mean_iu, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(scores.mean_iu, -0.66, f"mean IU {100 * scores.mean_iu:.1f} %", ha="center", **text)
-    for x, head, values in ((1.07, "IU", scores.iu), (1.19, "accuracy", scores.accuracy)):
-        axes.text(x, -0.66, head, transform=axes.get_yaxis_transform(), ha="right", **text)
-        for place, value in enumerate(values):
-            shown = "\N{EN DASH}" if np.isnan(value) else f"{100 * value:.1f}"
-            axes.text(x, place, shown, transform=axes.get_yaxis_transform(), ha="right", va="center_baseline", **text)
-    axes.set_yticks(places, labels=shown_names(labels), parse_math=False, family=FONT, fontsize=9)
-    axes.set(ylim=(classes - 0.4, -0.6), xlim=(0, 1))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
     return _png(figure)
 
 

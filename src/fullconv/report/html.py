@@ -37,7 +37,7 @@ class Preview:
 
     Attributes:
         name: of the sample.
-        picture: (H, W, 3) uint8: image, truth, prediction and errors side by side, as `triptych` makes it.
+        picture: (H, W, 3) uint8: image, truth, prediction and errors side by side, as `panels` makes it.
         mean_iu: of this image alone, 0..1; None or nan where it was not scored.
     """
 
@@ -98,7 +98,7 @@ def write_report(path: str | Path, report: Report) -> None:
     """
     # A file name that is no valid Unicode must not cost the report: it gets question marks.
     page = _render(report).encode("utf-8", errors="replace")
-    with atomic(path) as temporary:
+    with atomic(path, durable=False) as temporary:
         temporary.write_bytes(page)
 
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import functools
-import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.errors import DataError, OptionError
 from fullconv.labels import VOID, LabelSet
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Picture = NDArray[np.uint8]
 
@@ -81,7 +76,7 @@ def overlay(image: Picture, mask: Picture, labels: LabelSet, opacity: float = 0.
     return blended.astype(np.uint8)
 
 
-def triptych(image: Picture, truth: Picture, prediction: Picture, labels: LabelSet) -> Picture:
+def panels(image: Picture, truth: Picture, prediction: Picture, labels: LabelSet) -> Picture:
     """Image, truth, prediction and errors side by side, small ones magnified by a whole factor.
 
     The errors panel shows right pixels in `CORRECT`, wrong ones in `WRONG` and void in `UNSCORED`.
@@ -103,35 +98,12 @@ def triptych(image: Picture, truth: Picture, prediction: Picture, labels: LabelS
     errors = np.array([WRONG, CORRECT], dtype=np.uint8)[(prediction == truth).astype(np.intp)]
     errors[truth == VOID] = UNSCORED
     factor = max(1, _COMFORTABLE // max(*truth.shape, 1))
-    panels = [
+    row = [
         panel.repeat(factor, axis=0).repeat(factor, axis=1)
         for panel in (rgb, colour(truth, labels), colour(prediction, labels), errors)
     ]
-    gap = np.full((panels[0].shape[0], _GAP, 3), 255, dtype=np.uint8)
-    return np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
-
-
-def legend(labels: LabelSet) -> Picture:
-    """The classes' colours with their names, and void: a picture to keep beside coloured masks.
-
-    Returns:
-        (H, W, 3) uint8: columns of 12 entries of 24 pixels, each a swatch of 16 x 32 in the class's exact colour.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    names, column, line = [*shown_names(labels), "void"], 12, 24
-    width = 56 + 8 * max(len(name) for name in names)
-    size = (width * -(-len(names) // column), line * min(len(names), column) + 8)
-    figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100, facecolor="white")
-    for place, (name, rgb) in enumerate(zip(names, labels.palette()[[*range(len(labels)), VOID]], strict=True)):
-        x, y = 8 + width * (place // column), size[1] - 8 - line * (place % column) - 16
-        swatch = Rectangle((x, y), 32, 16, facecolor=rgb / 255, linewidth=0, antialiased=False)
-        figure.add_artist(swatch)
-        swatch.set_transform(None)
-        text = figure.text(x + 40, y + 8, name, va="center_baseline", family=FONT, fontsize=8.5, color=INK)
-        text.set(transform=None, parse_math=False)
-    return _pixels(figure)
+    gap = np.full((row[0].shape[0], _GAP, 3), 255, dtype=np.uint8)
+    return np.concatenate([part for panel in row for part in (gap, panel)][1:], axis=1)
 
 
 def _mask(mask: Picture, name: str) -> Picture:
@@ -166,10 +138,3 @@ def shown_names(labels: LabelSet) -> list[str]:
         short = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
         shown.append(short if short.strip() and _glyphs().issuperset(map(ord, short)) else str(number))
     return shown
-
-
-def _pixels(figure: Figure) -> Picture:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba", dpi="figure")
-    width, height = (round(side) for side in figure.bbox.size)
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8).reshape(height, width, 4)[..., :3].copy()

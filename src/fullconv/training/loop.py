@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer
 
-from fullconv.data.augment import FILL, augment
-from fullconv.data.sample import Array
 from fullconv.errors import TrainingError
 from fullconv.inference.batches import ahead, to_tensor
 from fullconv.inference.evaluate import Evaluation, evaluate_net
-from fullconv.labels import VOID
 from fullconv.metrics import Scores
 from fullconv.nets import FCN
+from fullconv.training.loading import Batch, load_batch
 from fullconv.training.losses import class_weights, cross_entropy
+from fullconv.training.optimizer import make_optimizer
 from fullconv.training.run import RunFolder
 from fullconv.training.sampling import Batches, Draw
 from fullconv.training.schedule import Length, rate
@@ -37,6 +36,12 @@ from fullconv.weights.modelfile import ModelFile, write_model
 
 STATE_SECONDS = 60.0
 """Time between two saved states, at least; more where saving takes long."""
+
+EVALUATIONS = 10
+"""Times that val is scored in a run, at most."""
+
+REPORT_SECONDS = 5.0
+"""Kept for previews, curves and the page at the end of a run bounded by time."""
 
 ROW_SECONDS = 2.0
 """Time between two lines of metrics.csv."""
@@ -100,38 +105,6 @@ class Run:
     command: str
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Names, inputs by name and masks by task of a step, each a list of arrays of one size."""
-
-    names: list[str]
-    inputs: Mapping[str, list[Array]]
-    masks: Mapping[str, list[Array]]
-
-
-class Window:
-    """The steps since the last line of metrics.csv.
-
-    Args:
-        start: when they began.
-        last_loss, speed: of the window before.
-    """
-
-    def __init__(self, start: float, last_loss: float | None = None, speed: float | None = None) -> None:
-        self.start, self.losses, self._loss, self.speed = start, list[float](), last_loss, speed
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.start
-
-    @property
-    def last_loss(self) -> float | None:
-        """Mean of the newest steps."""
-        newest = self.losses[-20:]
-        return sum(newest) / len(newest) if newest else self._loss
-
-
 class Trainer:
     """One run; see `train`.
 
@@ -144,24 +117,31 @@ class Trainer:
         self.context = run
         self.folder, self.options, self.accelerator = run.folder, run.options, run.accelerator
         self.stop = False
-        self.place = Place()
+        seconds = None if run.options.minutes is None else run.options.minutes * 60
+        self.length = Length(run.options.steps, seconds)
+        # Until it is measured, the end is taken to need a thirtieth of the time.
+        self.place = Place(reserve=min(10.0, (seconds or 0) / 30))
         self.best: Evaluation | None = None
+        self.best_iu = -1.0
         self.net, self.notes = make_net(run.options, resume)
         self.net.to(run.accelerator.device)
-        optimizer = make_optimizer(self.net, run.options)
+        optimizer = make_optimizer(self.net, run.options.recipe)
         if resume:
             self.place = load_state(run.folder.state, self.net, optimizer)
             run.folder.restore_rows(self.place.step)
+            self.best_iu = run.folder.best_mean_iu()
         self.before = self.place.seconds
-        seconds = None if run.options.minutes is None else run.options.minutes * 60
-        # Until it is measured, the end is taken to need a thirtieth of the time.
-        self.length = Length(run.options.steps, seconds, reserve=min(10.0, (seconds or 0) / 30))
         self.model, self.optimizer = run.accelerator.prepare(self.net, optimizer)
         self.weights: dict[str, Tensor | None] = {}
         for task, pixels in run.splits.train.pixels.items():
             factors = class_weights(pixels.tolist(), run.options.recipe.class_weights)
             self.weights[task] = None if factors is None else torch.tensor(factors, device=run.accelerator.device)
-        self.window = Window(time.monotonic())
+        self.losses: list[float] = []  # of the steps since the last line of metrics.csv
+        self.recent: deque[float] = deque(maxlen=20)  # of the last steps, for the progress bar
+        self.row_start = time.monotonic()
+        self.speed: float | None = None
+        self.last_iu: float | None = None
+        self.saving = 0.0  # seconds that the last state took
 
     @property
     def elapsed(self) -> float:
@@ -179,45 +159,41 @@ class Trainer:
             }
             self.folder.write_options({**options.to_yaml(), **facts})
             accelerator.init_trackers("events")
-        batches = Batches(
-            len(self.context.splits.train.dataset),
-            options.recipe.batch,
-            options.seed,
-            self.place.step,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
+        samples = len(self.context.splits.train.dataset)
+        batches = Batches(samples, options.recipe.batch, options.seed, self.place.step)
         self.model.train()
-        self.window = Window(time.monotonic())
+        self.row_start = time.monotonic()
         next_state = time.monotonic() + STATE_SECONDS
         loading = ahead(self._load, batches, threads=1, depth=4)
-        progress = self.length.progress(self.place.step, self.elapsed)
-        while progress < 1 and not self.stop:
-            self._step(next(loading), progress)
-            progress = self.length.progress(self.place.step, self.elapsed)
-            self._tell(progress)
-            if self.window.seconds > ROW_SECONDS:
+        self._advance()
+        while self.place.progress < 1 and not self.stop:
+            self._step(next(loading))
+            self._advance()
+            self._tell()
+            if time.monotonic() - self.row_start > ROW_SECONDS:
                 self._log()
-            if progress < 1 and progress >= max(self.place.next_evaluation, 1 / options.evaluations):
+            if 1 > self.place.progress >= max(self.place.next_evaluation, 1 / EVALUATIONS):
                 self._log()
-                self._evaluate(progress)
-                self.window = Window(time.monotonic())
+                self._evaluate()
+                self.row_start = time.monotonic()
             if time.monotonic() > next_state:
-                began = time.monotonic()
                 self._save_state()
                 # A state that takes long to write is written less often.
-                next_state = time.monotonic() + max(STATE_SECONDS, 20 * (time.monotonic() - began))
+                next_state = time.monotonic() + max(STATE_SECONDS, 20 * self.saving)
         loading.close()
         self._log()
         if not self.stop:
-            self._evaluate(1.0)
+            self._evaluate()
         self._save_state()
         return self._finish()
+
+    def _advance(self) -> None:
+        self.place.reach(self.length.progress(self.place.step, self.elapsed, self.place.reserve))
 
     def _finish(self) -> Trained:
         scores = self.best.scores if self.best else None
         if self.accelerator.is_main_process:
-            if self.place.best < 0 or not self.folder.best.exists():  # stopped before the first evaluation
+            if self.best_iu < 0 or not self.folder.best.exists():  # stopped before the first evaluation
                 self._write_model(self.folder.best, None)
             summary = Summary(
                 self.folder,
@@ -233,22 +209,13 @@ class Trainer:
         return Trained(self.folder.path, self.folder.best, scores, self.place.step, self.elapsed, self.stop)
 
     def _load(self, draws: list[Draw]) -> Batch:
-        data, recipe = self.context.splits.train.dataset, self.options.recipe
-        samples = []
-        for epoch, index in draws:
-            rng = np.random.default_rng([self.options.seed, epoch, index])
-            samples.append(augment(data[index], recipe.augmentation, rng))
-        size = max(s.size[0] for s in samples), max(s.size[1] for s in samples)
-        return Batch(
-            [s.name for s in samples],
-            {name: [_padded(s.inputs[name], size, FILL) for s in samples] for name in data.channels},
-            {task: [_padded(s.masks[task], size, VOID) for s in samples] for task in data.labels},
-        )
+        data, options = self.context.splits.train.dataset, self.options
+        return load_batch(data, draws, options.recipe.augmentation, options.seed)
 
-    def _step(self, batch: Batch, progress: float) -> None:
+    def _step(self, batch: Batch) -> None:
         recipe, device = self.options.recipe, self.accelerator.device
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * group["factor"] * rate(recipe.schedule, recipe.warmup, progress)
+            group["lr"] = recipe.lr * group["factor"] * rate(recipe.schedule, recipe.warmup, self.place.progress)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             scores = self.model({name: to_tensor(images, device) for name, images in batch.inputs.items()})
         by_task = {next(iter(batch.masks)): scores} if isinstance(scores, Tensor) else scores
@@ -269,9 +236,10 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.place.step += 1
-        self.window.losses.append(value)
+        self.losses.append(value)
+        self.recent.append(value)
 
-    def _evaluate(self, progress: float) -> None:
+    def _evaluate(self) -> None:
         """Score val; keep the model if it is the best so far."""
         began = time.monotonic()
         evaluation = evaluate_net(
@@ -281,32 +249,34 @@ class Trainer:
             lambda done, total: self.context.tell(Tick("evaluate", done / total)),
         )
         scores = evaluation.scores
+        self.last_iu = scores.mean_iu
         self._row(
             val_pixel_accuracy=scores.pixel_accuracy,
             val_mean_accuracy=scores.mean_accuracy,
             val_mean_iu=scores.mean_iu,
             val_fw_iu=scores.fw_iu,
         )
-        if scores.mean_iu > self.place.best:
-            self.place.best, self.best = scores.mean_iu, evaluation
+        if scores.mean_iu > self.best_iu:
+            self.best_iu, self.best = scores.mean_iu, evaluation
             self._write_model(self.folder.best, scores)
-        spent, pause = time.monotonic() - began, 1 / self.options.evaluations
+        spent, pause = time.monotonic() - began, 1 / EVALUATIONS
         if self.length.seconds is not None:
-            # The end needs an evaluation and pictures; all evaluations together may take a tenth of the time.
-            self.length.reserve = max(self.length.reserve, 1.2 * spent + 5)
+            # The end needs an evaluation, files and pictures; all evaluations together may take a tenth of the time.
+            self.place.reserve = max(self.place.reserve, 1.2 * (spent + self.saving) + REPORT_SECONDS)
             pause = max(pause, 10 * spent / self.length.seconds)
-            if progress + pause + 2 * spent / self.length.seconds > 1:  # the one at the end comes as soon
-                pause = 1 - progress
-        self.place.next_evaluation = progress + pause
+            if self.place.progress + pause + 2 * spent / self.length.seconds > 1:  # the one at the end comes as soon
+                pause = 1 - self.place.progress
+        self.place.next_evaluation = self.place.progress + pause
 
     def _log(self) -> None:
         """A line of metrics.csv about the steps since the last one."""
-        if self.window.losses:
-            losses, seconds = self.window.losses, self.window.seconds
-            speed = len(losses) * self.options.recipe.batch / max(seconds, 1e-9)
+        now = time.monotonic()
+        if self.losses:
+            self.speed = len(self.losses) * self.options.recipe.batch / max(now - self.row_start, 1e-9)
             rates = [group["lr"] for group in self.optimizer.param_groups]
-            self._row(loss=sum(losses) / len(losses), lr=max(rates), images_per_s=speed)
-            self.window = Window(time.monotonic(), last_loss=losses[-1], speed=speed)
+            self._row(loss=sum(self.losses) / len(self.losses), lr=max(rates), images_per_s=self.speed)
+            self.losses.clear()
+        self.row_start = now
 
     def _row(self, **values: float) -> None:
         if not self.accelerator.is_main_process:
@@ -326,42 +296,20 @@ class Trainer:
     def _save_state(self) -> None:
         if not self.accelerator.is_main_process:
             return
+        began = time.monotonic()
         self.place.seconds = self.elapsed
         save_state(self.folder.state, self.accelerator.unwrap_model(self.model), self.optimizer.optimizer, self.place)
         self._write_model(self.folder.last, None)
+        self.saving = time.monotonic() - began
 
-    def _tell(self, progress: float) -> None:
+    def _tell(self) -> None:
+        progress = self.place.progress
         if self.length.seconds is not None:
             left = max(0.0, self.length.seconds - self.elapsed)
         else:
             left = (1 - progress) / max(progress, 1e-9) * self.elapsed
-        best = self.place.best if self.place.best >= 0 else None
-        self.context.tell(Tick("train", progress, self.window.last_loss, self.window.speed, left, best))
-
-
-def make_optimizer(net: FCN, options: RunOptions) -> Optimizer:
-    """SGD or AdamW with three groups: weights (decayed), biases (`bias_lr`, not decayed), batch norm (not decayed).
-
-    With momentum and a constant rate SGD is Caffe's rule (reference 5.4).
-    """
-    recipe = options.recipe
-    weights, biases, scales = [], [], []
-    for name, parameter in net.named_parameters():
-        if parameter.ndim > 1:
-            weights.append(parameter)
-        elif name.endswith("bias"):
-            biases.append(parameter)
-        else:
-            scales.append(parameter)
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay, "factor": 1.0},
-        {"params": biases, "weight_decay": 0.0, "factor": recipe.bias_lr},
-        {"params": scales, "weight_decay": 0.0, "factor": 1.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if recipe.optimizer == "sgd":
-        return SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return AdamW(groups, lr=recipe.lr, fused=True)  # one pass over the weights instead of ten
+        loss = sum(self.recent) / len(self.recent)
+        self.context.tell(Tick("train", progress, loss, self.speed, left, self.last_iu))
 
 
 @contextmanager
@@ -381,12 +329,3 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _padded(array: Array, size: tuple[int, int], fill: int) -> Array:
-    """(H, W[, C]) -> at least `size`, filled at the bottom and right."""
-    if array.shape[:2] == size:
-        return array
-    result = np.full((*size, *array.shape[2:]), fill, dtype=np.uint8)
-    result[: array.shape[0], : array.shape[1]] = array
-    return result

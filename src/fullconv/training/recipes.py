@@ -57,6 +57,9 @@ class Recipe:
         ):
             if name not in choices:
                 raise unknown_name(kind, name, choices)
+        for name in ("batch", "steps"):
+            if not isinstance(getattr(self, name), int):
+                raise OptionError(f"{name} {getattr(self, name)!r}; expected a whole number")
         for name, low, high in (
             ("lr", 0, 100), ("momentum", 0, 1), ("weight_decay", 0, 100), ("bias_lr", 0, 100), ("warmup", 0, 1),
             ("batch", 1, 65536), ("steps", 1, 10**9), ("clip", 0, 1e9),
@@ -107,6 +110,8 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
     larger than 128; smaller images (chips, wafer maps) are whole and unscaled. The batch holds about as many pixels
     as 8 crops of 288, at most 16 images and a quarter of all; the learning rate follows its square root.
 
+    A crop or batch that is given is taken, and the rest follows it.
+
     Args:
         name: a key of `RECIPES`.
         sizes: (H, W) of every training image.
@@ -118,17 +123,19 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     recipe = RECIPES[name]
+    recipe = _overridden(recipe, overrides)
     if name == "scratch":
         heights, widths = sorted(h for h, _ in sizes), sorted(w for _, w in sizes)
         typical = heights[len(heights) // 2], widths[len(widths) // 2]
-        if max(typical) > 128:
-            crop = (min(CROP, _multiple(typical[0])), min(CROP, _multiple(typical[1])))
+        crop = overrides.get("crop", (min(CROP, _multiple(typical[0])), min(CROP, _multiple(typical[1]))))
+        if crop is not None and max(typical) > 128:
             augmentation = Augmentation(crop, (0.7, 1.5), flip=True, jitter=0.3)
             shown = crop
         else:
             augmentation = Augmentation(flip=True)
             shown = typical
-        batch = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, max(len(sizes) // 4, 1)))
+        most = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, len(sizes) // 4))
+        batch = overrides.get("batch", most)
         recipe = replace(recipe, augmentation=augmentation, batch=batch, lr=recipe.lr * sqrt(batch / 8))
     return _overridden(recipe, overrides)
 
@@ -139,8 +146,13 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     for key in overrides:
         if key not in own | augmentation:
             raise unknown_name("training option", key, own | augmentation)
-    changed = replace(recipe.augmentation, **{k: v for k, v in overrides.items() if k in augmentation})
-    return replace(recipe, augmentation=changed, **{k: v for k, v in overrides.items() if k in own})
+    try:
+        changed = replace(recipe.augmentation, **{k: v for k, v in overrides.items() if k in augmentation})
+        return replace(recipe, augmentation=changed, **{k: v for k, v in overrides.items() if k in own})
+    except TypeError as error:
+        raise OptionError(
+            f"a training option is of a wrong type ({error}); crop is (H, W), scale (low, high)"
+        ) from error
 
 
 def _multiple(size: int, of: int = 32) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 
 from fullconv.errors import DataError, OptionError
 from fullconv.files import atomic
+from fullconv.weights.modelfile import read_header
 
 COLUMNS = (
     "step", "epoch", "seconds", "loss", "lr", "images_per_s",
@@ -85,15 +86,25 @@ class RunFolder:
             raise DataError(f"{self.options} holds no options; start a new run")
         return value
 
+    def best_mean_iu(self) -> float:
+        """On val, of the best model that is there; -1 if there is none or it was never scored."""
+        if not self.best.exists():
+            return -1.0
+        metrics = read_header(self.best).get("metrics", {})
+        return float(metrics.get("val", {}).get("mean_iu") or -1.0)
+
     def add(self, row: Row) -> None:
         """Append a line to metrics.csv."""
-        new = not self.rows
+        self._append(self.metrics, [row], header=not self.metrics.exists())
         self.rows.append(row)
-        with self.metrics.open("w" if new else "a", newline="", encoding="utf-8") as file:
+
+    @staticmethod
+    def _append(path: Path, rows: Sequence[Row], header: bool) -> None:
+        with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="")
-            if new:
+            if header:
                 writer.writeheader()
-            writer.writerow({key: _text(value) for key, value in row.items()})
+            writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
 
     def restore_rows(self, step: int) -> None:
         """Read metrics.csv back up to a step; later lines, written after the state was saved, are dropped.
@@ -112,9 +123,9 @@ class RunFolder:
             ]
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{self.metrics} cannot be read ({error}); move it away to go on without it") from error
-        for row in rows:
-            if (row.get("step") or 0) <= step:
-                self.add(row)
+        self.rows = [row for row in rows if (row.get("step") or 0) <= step]
+        with atomic(self.metrics) as path:
+            self._append(path, self.rows, header=True)
 
 
 def _text(value: float | None) -> str:

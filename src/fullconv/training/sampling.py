@@ -12,9 +12,21 @@ Draw = tuple[int, int]
 """(epoch, index of the sample)."""
 
 
+USES = ("order", "augmentation")
+"""Of random numbers; each has streams of its own."""
+
+
+def generator(use: str, *place: int, seed: int) -> np.random.Generator:
+    """The generator of one use at one place, such as an epoch and a sample; no two share a stream.
+
+    The seed comes last: it alone may need several words of the seed sequence.
+    """
+    return np.random.default_rng([USES.index(use), *place, seed])
+
+
 def order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """The permutation of 0..length-1 of an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(length)
+    return generator("order", epoch, seed=seed).permutation(length)
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,17 @@ from math import cos, inf, pi
 from fullconv.errors import OptionError
 
 
-@dataclass
+@dataclass(frozen=True)
 class Length:
-    """A run's length: steps, or seconds of which some are kept for the end.
+    """A run's length, one of the two.
 
     Attributes:
         steps: None where time is the bound.
         seconds: of the whole command, None where steps are.
-        reserve: seconds at the end that are not for training: last evaluation, pictures, report.
     """
 
     steps: int | None
     seconds: float | None
-    reserve: float = 0.0
-    _reached: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
@@ -31,14 +28,16 @@ class Length:
         if self.seconds is not None and not 0 < self.seconds < inf:
             raise OptionError(f"{self.seconds / 60:g} minutes; expected a number above 0")
 
-    def progress(self, step: int, elapsed: float) -> float:
-        """0..1, never falling: the share of the steps done, or of the time for training used."""
-        if self.steps is not None:
-            now = step / self.steps
-        else:
-            now = elapsed / max((self.seconds or 0.0) - self.reserve, 1e-9)
-        self._reached = max(self._reached, min(now, 1.0))
-        return self._reached
+    def progress(self, step: int, elapsed: float, reserve: float) -> float:
+        """0..1: the share of the steps done, or of the time for training used.
+
+        Args:
+            elapsed: seconds of the whole command.
+            reserve: seconds at the end that are not for training: last evaluation, files, report.
+        """
+        if self.seconds is None:
+            return min(step / (self.steps or 1), 1.0)
+        return min(elapsed / max(self.seconds - reserve, 1e-9), 1.0)
 
 
 def rate(schedule: str, warmup: float, progress: float) -> float:

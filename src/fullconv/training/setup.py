@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import psutil
 import torch
 
 import fullconv
 from fullconv.data import open_dataset
 from fullconv.data.augment import Augmentation
 from fullconv.data.check import Checked, check, require_usable
-from fullconv.data.image import shown
 from fullconv.data.sample import Dataset
-from fullconv.errors import DataError, GeometryError, OptionError
+from fullconv.errors import DataError, GeometryError, OptionError, printable
 from fullconv.inference.evaluate import require_fit
 from fullconv.nets import FCN, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
@@ -41,7 +41,6 @@ class RunOptions:
         seed: of initial weights, order, augmentation and dropout.
         steps, minutes: the length, one of the two.
         precision: of the training's convolutions, "float32" or "bfloat16".
-        evaluations: times that val is scored at most; the end always is.
         init: model file the weights started from.
     """
 
@@ -53,12 +52,11 @@ class RunOptions:
     steps: int | None
     minutes: float | None
     precision: str
-    evaluations: int = 10
     init: str | None = None
 
     def to_yaml(self) -> dict[str, Any]:
         """Plain values for run.yaml."""
-        return {**asdict(self), "net": self.net.to_json(), "recipe": _plain(self.recipe.to_json())}
+        return asdict(self)
 
     @classmethod
     def from_yaml(cls, value: Mapping[str, Any]) -> RunOptions:
@@ -106,11 +104,11 @@ def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = N
     train, val = data if isinstance(data, tuple) else (open_dataset(data, "train"), open_dataset(data, "val"))
     for dataset in (train, val):
         if not len(dataset):
-            raise DataError(f"{shown(dataset.source)} ({dataset.split}): holds no sample; expected at least one")
+            raise DataError(f"{printable(dataset.source)} ({dataset.split}): holds no sample; expected at least one")
     kinds = [({t: labels.names for t, labels in d.labels.items()}, dict(d.channels)) for d in (train, val)]
     if kinds[0] != kinds[1]:
         raise DataError(f"train has the classes and channels {kinds[0]}, val {kinds[1]}; expected the same")
-    budget = _memory() // 4
+    budget = _free_memory() // 3
     checked = []
     for dataset in (train, val):
         split = dataset.split
@@ -225,16 +223,11 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def _memory() -> int:
-    """Bytes of memory of this machine."""
+def _free_memory() -> int:
+    """Bytes that this process may still take, a container's bound included."""
+    free = int(psutil.virtual_memory().available)
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return 8 << 30
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, which is all YAML knows."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        bound = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")
+        return min(free, int(bound))
+    except (OSError, ValueError):  # no container, or one without bound ("max")
+        return free

@@ -29,14 +29,20 @@ class Place:
     Attributes:
         step: optimiser steps done.
         seconds: spent in the run so far, over all its sessions.
-        best: highest mean IU on val so far; -1 before the first evaluation.
+        progress: 0..1 of the run, never falling.
+        reserve: seconds kept for the run's end.
         next_evaluation: progress (0..1) at which the next evaluation is due.
     """
 
     step: int = 0
     seconds: float = 0.0
-    best: float = -1.0
+    progress: float = 0.0
+    reserve: float = 0.0
     next_evaluation: float = 0.0
+
+    def reach(self, progress: float) -> None:
+        """Go on to `progress`, but never back: a growing reserve makes the same moment an earlier one."""
+        self.progress = max(self.progress, progress)
 
 
 def save_state(folder: Path, net: nn.Module, optimizer: Optimizer, place: Place) -> None:
@@ -61,7 +67,9 @@ def load_state(folder: Path, net: nn.Module, optimizer: Optimizer) -> Place:
     """
     path = folder / NAME
     if not path.is_file():
-        raise ModelFileError(f"{path} does not exist; the run stopped before its first state: start it anew")
+        raise ModelFileError(
+            f"{path} does not exist: the run stopped before its first state; delete {folder.parent} and start it anew"
+        )
     try:
         with safe_open(path, "pt") as file:
             place = Place(**json.loads((file.metadata() or {})["place"]))

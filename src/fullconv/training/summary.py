@@ -19,7 +19,7 @@ from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix, Scores
 from fullconv.report.charts import confusion_png, curves_png
 from fullconv.report.html import Preview, Report, write_report
-from fullconv.report.pictures import triptych
+from fullconv.report.pictures import panels
 from fullconv.training.run import RunFolder
 from fullconv.training.setup import RunOptions, Splits, surroundings
 from fullconv.weights.modelfile import read_model
@@ -66,7 +66,7 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
     for done, (sample, tasks) in enumerate(coarse_scores(model.net, stream, run.options.precision), 1):
         predicted = tasks[task].labels()[0].cpu().numpy()
         previews.append(_preview(sample, task, predicted, labels))
-        with atomic(folder.previews / f"{sample.name.replace('/', '_')}.png") as path:
+        with atomic(folder.previews / f"{sample.name}.png", durable=False) as path:
             Image.fromarray(previews[-1].picture).save(path, compress_level=1)
         report(done / (len(shown) + 2))
 
@@ -97,7 +97,7 @@ def _preview(sample: Sample, task: str, predicted: Array, labels: LabelSet) -> P
     own = ConfusionMatrix(len(labels))
     own.update(sample.masks[task], predicted)
     image = drawable(next(iter(sample.inputs.values())))
-    return Preview(sample.name, triptych(image, sample.masks[task], predicted, labels), own.scores().mean_iu)
+    return Preview(sample.name, panels(image, sample.masks[task], predicted, labels), own.scores().mean_iu)
 
 
 def _facts(run: Summary) -> dict[str, str]:

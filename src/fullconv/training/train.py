@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from fullconv.errors import OptionError
@@ -20,17 +21,17 @@ from fullconv.training.setup import Data, RunOptions, open_splits, resolve_optio
 
 def train(
     data: Data,
-    net: str | NetOptions = "fcn8s-slim",
+    net: str | NetOptions | None = None,
     *,
     out: str | Path | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
-    recipe: str = "scratch",
+    recipe: str | None = None,
     init: str | Path | None = None,
     resume: bool = False,
-    seed: int = 0,
-    precision: str = "auto",
+    seed: int | None = None,
+    precision: str | None = None,
     net_options: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
     command: str = "",
@@ -40,16 +41,16 @@ def train(
 
     Args:
         data: a data set (see `open_dataset`), or the train and val `Dataset`s.
-        net: a name of `NETS`, or options.
+        net: a name of `NETS` (default "fcn8s-slim"), or options.
         out: the run folder; default ``runs/DATA-NET``, numbered where there is one.
         minutes, epochs, steps: the length, at most one of them; default: the recipe's steps. Minutes are those of the
             whole call: the schedule is planned so that they are used and kept.
-        recipe: a name of `RECIPES`.
+        recipe: a name of `RECIPES` (default "scratch").
         init: a model file whose fitting weights are the first ones.
-        resume: go on with the run in `out`, with its options.
-        seed: of everything random.
-        precision: "float32", "bfloat16" or "auto" (bfloat16 where the processor computes in it). Weights, sums and
-            scores are float32 in any case.
+        resume: go on with the run in `out`, on the same data and with its options; no others may be given.
+        seed: of everything random (default 0); the caller's own generators are left as they were.
+        precision: "float32", "bfloat16" or "auto" (default: bfloat16 where the processor computes in it). Weights, sums
+            and scores are float32 in any case.
         net_options: of `build`, such as ``{"padding": "paper"}``.
         listener: called with a `Tick` many times a second.
         command: as typed, for the report.
@@ -61,26 +62,50 @@ def train(
         TrainingError: the loss became infinite or no number.
     """
     start = time.monotonic()
-    source = data[0].source if isinstance(data, tuple) else str(data)
+    chosen = {
+        "net": net, "minutes": minutes, "epochs": epochs, "steps": steps, "recipe": recipe, "init": init, "seed": seed,
+        "precision": precision, **(net_options or {}), **overrides,
+    }  # fmt: skip
+    given = [name for name, value in chosen.items() if value is not None]
+    if resume and given:
+        raise OptionError(f"a resumed run keeps its options; leave out {', '.join(given)}, or start a new run")
     if resume and out is None:
         raise OptionError("--resume needs the run's folder; add --out RUN")
+    net = net or "fcn8s-slim"
+    source = data[0].source if isinstance(data, tuple) else str(data)
     if out is None:
-        out = RunFolder.free(
-            "runs", f"{Path(source).resolve().name or 'data'}-{net if isinstance(net, str) else net.trunk}"
-        )
+        name = Path(source).resolve().stem or "data"
+        out = RunFolder.free("runs", f"{name}-{net if isinstance(net, str) else net.trunk}")
     folder = RunFolder(out, resume)
     tell = listener or (lambda _: None)
-    splits = open_splits(data, lambda _, i, n: tell(Tick("check", i / n)))
     accelerator = Accelerator(log_with="tensorboard", project_dir=str(folder.path))
+    if accelerator.num_processes > 1:
+        raise OptionError(
+            f"{accelerator.num_processes} processes; this version trains in one: start it without a launcher"
+        )
+    splits = open_splits(data, lambda _, done, total: tell(Tick("check", done / total)))
     if resume:
-        options = RunOptions.from_yaml(folder.read_options())
+        saved = folder.read_options()
+        options = RunOptions.from_yaml(saved)
         require_fit(options.net, splits.train.dataset)
+        if saved.get("fingerprint") != splits.fingerprint():
+            raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
     else:
         options = resolve_options(
-            source, splits, net, recipe=recipe, seed=seed, minutes=minutes, epochs=epochs, steps=steps,
-            precision=resolve(precision, accelerator.device), init=None if init is None else str(init),
-            net_options=net_options or {}, overrides=overrides,
-        )  # fmt: skip
-    trainer = Trainer(Run(folder, splits, options, accelerator, tell, start, command), resume)
-    with interruptible(trainer):
-        return trainer.run()
+            source,
+            splits,
+            net,
+            recipe=recipe or "scratch",
+            seed=seed or 0,
+            minutes=minutes,
+            epochs=epochs,
+            steps=steps,
+            precision=resolve(precision or "auto", accelerator.device),
+            init=None if init is None else str(init),
+            net_options=net_options or {},
+            overrides=overrides,
+        )
+    with torch.random.fork_rng():
+        trainer = Trainer(Run(folder, splits, options, accelerator, tell, start, command), resume)
+        with interruptible(trainer):
+            return trainer.run()

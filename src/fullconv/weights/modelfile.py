@@ -83,9 +83,9 @@ def read_model(path: str | Path) -> ModelFile:
     """
     path = Path(path)
     header = read_header(path)
+    training, metrics = _object(path, header, "training"), _object(path, header, "metrics")
+    options = _options(path, header)
     try:
-        training, metrics = _object(path, header, "training"), _object(path, header, "metrics")
-        options = NetOptions.from_json(_object(path, header, "net"))
         labels = {task: LabelSet.from_json(value) for task, value in _object(path, header, "labels").items()}
         check_labels(options, labels)
         with torch.device("meta"):  # shapes alone: nothing is allocated before the file is found to fit
@@ -98,6 +98,11 @@ def read_model(path: str | Path) -> ModelFile:
         raise ModelFileError(f"{path}: not a usable fullconv model: {_brief(error)}") from error
     net.eval()
     return ModelFile(net, labels, training, metrics)
+
+
+def read_options(path: str | Path) -> NetOptions:
+    """What the net of a model file is, without reading weights; raises as `read_model`."""
+    return _options(Path(path), read_header(path))
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -172,6 +177,13 @@ def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
             }
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged ({_brief(error)}); copy or train the model again") from error
+
+
+def _options(path: Path, header: Mapping[str, Any]) -> NetOptions:
+    try:
+        return NetOptions.from_json(_object(path, header, "net"))
+    except OptionError as error:
+        raise ModelFileError(f"{path}: not a usable fullconv model: {_brief(error)}") from error
 
 
 def _object(path: Path, header: Mapping[str, Any], key: str) -> dict[str, Any]:

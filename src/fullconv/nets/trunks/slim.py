@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fullconv.nets.trunks.trunk import Trunk
+from fullconv.nets.trunks.trunk import Trunk, initialise
 from fullconv.nets.trunks.vgg import scaled
 
 WIDTHS = ((32, 32), (64, 64), (128, 128), (192, 192), (256, 256))
@@ -33,7 +33,7 @@ def slim(channels: int, padding: int | None, dropout: float, width: float, first
         nonlocal channels
         out = scaled(full_width, width)
         layer = nn.Conv2d(channels, out, 3, stride, pad, bias=False)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        initialise(layer)
         layers[name] = layer
         suffix = name.removeprefix("conv").removeprefix("fc")
         layers[f"bn{suffix}"] = nn.BatchNorm2d(out)

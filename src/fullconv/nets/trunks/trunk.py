@@ -47,3 +47,12 @@ class Trunk(nn.Sequential):
     def _up_to(self, stride: int) -> list[nn.Module]:
         names = list(self._modules)
         return list(self)[: names.index(self.taps[stride]) + 1]
+
+
+def initialise(layer: nn.Conv2d) -> None:
+    """Fresh weights for a layer with a ReLU behind it (He et al. 2015), a bias of zero."""
+    if layer.weight.is_meta:  # nothing to fill, and torch would load its compiler to find that out
+        return
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

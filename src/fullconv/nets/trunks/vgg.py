@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fullconv.nets.trunks.trunk import Trunk
+from fullconv.nets.trunks.trunk import Trunk, initialise
 
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of the convolutions before each of the five poolings."""
@@ -25,8 +25,8 @@ def vgg16(channels: int, padding: int | None, dropout: float, width: float) -> T
     for block, widths in enumerate(WIDTHS, 1):
         for index, full_width in enumerate(widths, 1):
             out = scaled(full_width, width)
-            first = not layers and padding is not None
-            layers[f"conv{block}_{index}"] = nn.Conv2d(channels, out, 3, padding=padding or 1 if first else 1)
+            pad = 1 if layers or padding is None else padding
+            layers[f"conv{block}_{index}"] = nn.Conv2d(channels, out, 3, padding=pad)
             layers[f"relu{block}_{index}"] = nn.ReLU(inplace=True)
             channels = out
         layers[f"pool{block}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
@@ -37,9 +37,8 @@ def vgg16(channels: int, padding: int | None, dropout: float, width: float) -> T
         layers[f"drop{name}"] = nn.Dropout(dropout)
         channels = out
     for layer in layers.values():
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+        if isinstance(layer, nn.Conv2d):
+            initialise(layer)
     return Trunk(layers, {32: "drop7", 16: "pool4", 8: "pool3", 4: "pool2", 2: "pool1"})
 
 

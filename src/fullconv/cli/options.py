@@ -1,0 +1,13 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, such as runs/NAME/best.safetensors.")]
+DataSource = Annotated[str, typer.Option("--data", help="A folder, a YAML file, or 'wafer' (generated on the spot).")]

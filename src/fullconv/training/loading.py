@@ -1,0 +1,53 @@
+"""From draws to batches: samples augmented and stacked, ahead of the net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fullconv.data.augment import FILL, Augmentation, augment
+from fullconv.data.sample import Array, Dataset
+from fullconv.labels import VOID
+from fullconv.training.sampling import Draw, generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's samples.
+
+    Attributes:
+        names: of the samples.
+        inputs: by input name, (H, W, C) uint8 each.
+        masks: by task name, (H, W) uint8 each; all of one H and W.
+    """
+
+    names: list[str]
+    inputs: Mapping[str, list[Array]]
+    masks: Mapping[str, list[Array]]
+
+
+def load_batch(data: Dataset, draws: Sequence[Draw], augmentation: Augmentation, seed: int) -> Batch:
+    """The augmented samples of the draws: a pure function of its arguments.
+
+    Samples of several sizes are filled to the largest, grey in the image and void in the mask.
+    """
+    samples = [
+        augment(data[index], augmentation, generator("augmentation", epoch, index, seed=seed)) for epoch, index in draws
+    ]
+    size = max(s.size[0] for s in samples), max(s.size[1] for s in samples)
+    return Batch(
+        [s.name for s in samples],
+        {name: [_filled(s.inputs[name], size, FILL) for s in samples] for name in data.channels},
+        {task: [_filled(s.masks[task], size, VOID) for s in samples] for task in data.labels},
+    )
+
+
+def _filled(array: Array, size: tuple[int, int], value: int) -> Array:
+    """(H, W[, C]) -> `size`, with `value` at the bottom and right."""
+    if array.shape[:2] == size:
+        return array
+    result = np.full((*size, *array.shape[2:]), value, dtype=np.uint8)
+    result[: array.shape[0], : array.shape[1]] = array
+    return result
