@@ -74,7 +74,7 @@ def run_demo(out: Path | None, minutes: float, listener: Callable[[Tick], None])
     wafers = folder / "wafers"
     for index in range(SHOWN):
         sample = test[index]
-        with atomic(wafers / f"{sample.name}.png") as path:
+        with atomic(wafers / f"{sample.name}.png", durable=False) as path:
             Image.fromarray(sample.inputs[IMAGE]).save(path)
     predictions = folder / "predictions"
     predict(trained.model, wafers, predictions, overlay=True)

@@ -72,14 +72,18 @@ def test_the_factor_is_that_of_the_scale(
     there, rows, columns = shown(apply(coordinates(height, width), Augmentation(crop, (factor, factor)), seed))
     for axis, (size, mask) in enumerate(((height, rows), (width, columns))):
         lines = np.flatnonzero(there.any(axis=1 - axis))
-        expected = crop[axis] if crop[axis] / factor <= size else min(crop[axis], max(1, round(size * factor)))
+        whole = crop[axis] / factor > size
+        expected = min(crop[axis], max(1, round(size * factor))) if whole else crop[axis]
         assert len(lines) == expected, "a margin exactly where the scaled image is smaller than the crop"
         assert np.array_equal(lines, np.arange(lines[0], lines[0] + len(lines))), "in one piece"
         read = mask.max(axis=1 - axis, where=there, initial=0)[lines].astype(float)
         if len(read) > 1:
-            steps = np.diff(read)
-            assert (steps >= np.floor(1 / factor) - 1e-9).all()
-            assert (steps <= np.ceil(1 / factor) + (expected != crop[axis])).all()
+            steps, step = (
+                np.diff(read),
+                size / expected if whole else 1 / factor,
+            )  # a whole line count rounds the factor
+            assert (steps >= np.floor(step - 1e-6)).all()
+            assert (steps <= np.ceil(step + 1e-6)).all()
 
 
 @settings(deadline=None)

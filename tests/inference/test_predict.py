@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,14 @@ def test_overlays_and_scores_lie_beside_the_masks(model: Model, tmp_path: Path) 
     assert np.array_equal(scores.argmax(0), mask(tmp_path / "out" / "a.png"))
     with Image.open(tmp_path / "out" / "a_overlay.png") as shown:
         assert np.array_equal(np.asarray(shown), prediction.overlay())
+
+
+def test_files_by_the_thousand_do_not_wait_for_the_disk(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waited for the disk"))
+    outcome = predict(model, save(tmp_path / "a.png", picture(0)), tmp_path / "out", overlay=True, scores=True)
+    assert len(outcome.written) == 1
 
 
 def test_scores_of_a_learned_last_upsampling(tmp_path: Path) -> None:
@@ -217,7 +227,7 @@ def test_large_images_are_read_and_written_one_a_thread(
     monkeypatch.setattr(Prediction, "save", save_mask)
     monkeypatch.setattr(batches, "AHEAD_PIXELS", 600)  # one of these images
     monkeypatch.setattr(batches, "BATCH_PIXELS", 600)
-    monkeypatch.setitem(ahead.__kwdefaults__, "budget", 600)
+    monkeypatch.setattr(module, "ahead", partial(ahead, budget=600))
     assert len(predict(model, tmp_path / "in", tmp_path / "out").written) == 12
     assert max(alive) <= 8, "two being read, one or two read, two in the net's hands, two being written"
 

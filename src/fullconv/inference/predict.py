@@ -172,8 +172,8 @@ def predict_files(
 
 
 def _pixels(image: Array) -> int:
-    height, width = image.shape[:2]
-    return height * width
+    pixels: int = image.shape[0] * image.shape[1]
+    return pixels
 
 
 def _read(job: Job) -> tuple[Job, Array | str]:

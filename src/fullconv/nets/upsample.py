@@ -59,6 +59,7 @@ class Upsampling(nn.Module):
         """
         raise NotImplementedError  # abstract
 
+    @torch.no_grad()
     def labels(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
         """Coarse scores (K, h, w) -> the class of the highest score, (rows, columns) uint8; of equal ones the first.
 
@@ -91,6 +92,7 @@ class BilinearUpsampling(Upsampling):
         y = _Interpolate.apply(x.float(), taps, self.window.stride, (rows, columns))  # type: ignore[no-untyped-call]
         return cast(Tensor, y)
 
+    @torch.no_grad()
     def labels(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
         """As `Upsampling.labels`; only where neighbouring cells disagree are scores interpolated at all.
 

@@ -39,7 +39,7 @@ def cross_entropy(scores: Tensor, target: Tensor, reduction: str = "mean", weigh
         return total / scores.shape[0]
     if weights is None:
         return total / (target != VOID).sum().clamp(min=1)
-    # Counted by class rather than gathered by pixel: a hundredth of the time, and exact up to here.
+    # Counted by class rather than gathered by pixel: a seventh to a tenth of the time.
     pixels = torch.bincount(target.flatten(), minlength=VOID + 1)[: len(weights)]
     return total / (weights * pixels).sum().clamp(min=torch.finfo(weights.dtype).tiny)
 

@@ -113,9 +113,7 @@ def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = N
     for dataset in (train, val):
         split = dataset.split
         checked.append(check(dataset, progress and (lambda i, n, s=split: progress(s, i, n)), cache_bytes=budget))
-        budget -= sum(
-            a.nbytes for s in checked[-1].dataset.kept.values() for a in (*s.inputs.values(), *s.masks.values())
-        )
+        budget -= checked[-1].cached_bytes
     problems = []
     for each in checked:
         try:

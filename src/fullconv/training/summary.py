@@ -140,5 +140,5 @@ def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with atomic(path) as temporary:
+    with atomic(path, durable=False) as temporary:
         temporary.write_bytes(content)
