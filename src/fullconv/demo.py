@@ -65,7 +65,8 @@ def run_demo(out: Path | None, minutes: float, listener: Callable[[Tick], None])
         command="fullconv demo",
         jitter=0.0,  # three grey levels mean three things
         class_weights="none",
-        lr=4e-3,
+        batch=12,
+        lr=8e-3,
     )
     test = Wafer("test", TEST)
     scores = evaluate(
