@@ -26,7 +26,7 @@ from fullconv.report.pictures import colour
 
 EXPECTED = {
     "Center": "circle", "Donut": "ring", "Edge-Ring": "ring", "Edge-Loc": "local zone", "Loc": "local zone",
-    "Scratch": "scratch", "none": "nothing", "Near-full": "-", "Random": "-",
+    "Scratch": "scratch", "None": "nothing", "Near-full": "-", "Random": "-",
 }  # fmt: skip
 """The class that corresponds to a published pattern; "-" where there is none."""
 

@@ -283,9 +283,11 @@ class TestLabels:
     @pytest.mark.parametrize("lead", [0.0, 1e-7, 1e-6, 1e-5, 1e-3])
     def test_near_ties_are_decided_by_the_rounded_scores(self, window: Window, lead: float) -> None:
         """Classes that lie within a rounding of each other: the shortcut must leave them to the sums."""
-        common = 1 + torch.rand(2, 1, 9, 11)
-        x = common * (1 + lead * torch.randn(2, 4, 9, 11).round())
-        x[:, :, 2:6, 3:9] += torch.tensor([0, 1, 0, 0])[:, None, None] * lead  # some ground where one class leads
+        common = 1 + torch.rand(2, 1, 24, 24)
+        x = common * (1 + lead * torch.randn(2, 4, 24, 24).round())
+        x[:, 1, 10:, :] += 1  # more than half of the ground is clear, so that cells are picked at all
+        # Here the last class leads in every cell, by so little that the rounded sums of the first may catch up.
+        x[:, 3, 2:9] = torch.nextafter(x[:, :3, 2:9].amax(1), torch.tensor(torch.inf))
         layer = BilinearUpsampling(4, window)
         height, width = (window.output_size(n) for n in x.shape[2:])
         labels = labels_of(x, layer, (0, 0), (height, width))
