@@ -159,7 +159,7 @@ def test_predict_names_bad_files_and_exits_1(run: Run, data: Path, model: Path, 
     (images / "0002.png").write_bytes(b"no picture")
     result = run("predict", model, images, "-o", tmp_path / "out")
     assert result.code == 1
-    assert result.out == f"2 labelled in {tmp_path / 'out'}\n"
+    assert result.out == f"2 labelled in {tmp_path / 'out'}, 2 failed\n"
     lines = result.err.splitlines()
     assert [str(images / f"000{i}.png") in line for i, line in enumerate(lines, 1)] == [True, True]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0000.png", "0003.png"]

@@ -103,7 +103,7 @@ def test_label_mapping_changes_what_it_lists_only(tmp_path: Path) -> None:
 def test_a_value_that_is_no_class(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.array([[0, 7, 7, 9, 255]], np.uint8))
     expected = "holds value 7 (2 pixels) and 1 other such values; classes are 0..4 and 255 = void; "
-    refused(MaskReader(5), path, expected + "map it in the data set's YAML: label_mapping: {7: ...}")
+    refused(MaskReader(5), path, expected + "map it in the data set's YAML: label_mapping: {7: 255}, or name the class")
 
 
 def test_the_largest_number_of_classes(tmp_path: Path) -> None:

@@ -267,15 +267,21 @@ def test_inputs_that_match_nothing(model: Model, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_images_of_one_name_keep_it_whole(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    masks = [job.mask.name for job in plan([tmp_path], tmp_path / "out")]
+    assert masks == ["a.jpg.png", "a.png.png", "b.png"]
+
+
 @pytest.mark.parametrize(
     ("names", "inputs", "out", "message"),
     [
-        (["a.png", "a.jpg"], ["."], "out", "a.jpg and a.png would both become out/a.png; label them separately"),
+        (["a.jpg"], ["."], "one.jpg", "one.jpg would be a jpg file; masks are PNG: name a folder or a file in .png"),
         (["x/a.png", "y/a.png"], ["x/*", "y/*"], "out", "x/a.png and y/a.png would both become out/a.png"),
         (["a.png"], ["."], ".", "a.png, made from a.png, would replace an image; choose another folder"),
         (["a.png"], ["a.png"], "a.png", "would replace an image"),
-        (["x/a.png", "a.jpg"], ["a.jpg", "x"], "x", "x/a.png, made from a.jpg, would replace an image"),
-        (["x/a.png", "a.jpg"], ["a.jpg", "x"], "y/../x", "would replace an image"),
+        (["x/a_overlay.png", "a.jpg"], ["a.jpg", "x"], "y/../x", "would replace an image"),
         (["a.jpg", "b.jpg"], ["."], "mask.png", "mask.png is one file for 2 images; give a folder"),
         # What --overlay and --scores write must not meet anything either.
         (["a.jpg", "a_overlay.jpg"], ["."], "out", "a.jpg and a_overlay.jpg would both become out/a_overlay.png"),

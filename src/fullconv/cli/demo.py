@@ -22,7 +22,7 @@ def demo(
     from fullconv.demo import run_demo
 
     with progress_bar(json_) as bar:
-        result = run_demo(out, minutes, training_bar(bar))
+        result = run_demo(out, minutes, training_bar(bar, quiet=json_))
     if json_:
         print_json({"run": str(result.trained.path), "scores": result.scores.to_json()})
         return

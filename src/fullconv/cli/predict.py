@@ -38,6 +38,7 @@ def predict(
         for _, why in outcome.failures:
             typer.echo(why, err=True)
         where = f" in {out}" if len(outcome.written) != 1 else f": {outcome.written[0]}"
-        typer.echo(f"{len(outcome.written)} labelled{where}")
+        failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
+        typer.echo(f"{len(outcome.written)} labelled{where}{failed}")
     if outcome.failures:
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
         yield bar
 
 
-def training_bar(bar: Progress) -> Callable[[Tick], None]:
+def training_bar(bar: Progress, quiet: bool = False) -> Callable[[Tick], None]:
     """Shows loss, images/s, time left and the last mean IU."""
     task = bar.add_task("checking the data", total=1.0, facts="")
     names = {
@@ -43,7 +44,8 @@ def training_bar(bar: Progress) -> Callable[[Tick], None]:
         "evaluate": "scoring",
         "report": "writing the report",
     }
-    last = {"facts": ""}
+    last = {"facts": "", "mean IU": ""}
+    terminal, start = bar.console.is_terminal, time.monotonic()
 
     def show(tick: Tick) -> None:
         if tick.phase == "train":
@@ -55,6 +57,9 @@ def training_bar(bar: Progress) -> Callable[[Tick], None]:
                 "" if tick.mean_iu is None else f"mean IU {tick.mean_iu:.3f}",
             ]
             last["facts"] = "  ".join(part for part in parts if part)
+            if not terminal and not quiet and parts[-1] != last["mean IU"]:  # a log gets a line an evaluation
+                last["mean IU"] = parts[-1]
+                typer.echo(f"{time.monotonic() - start:.0f} s  {100 * tick.done:.0f} %  {last['facts']}", err=True)
         bar.update(task, description=names[tick.phase], completed=tick.done, facts=last["facts"])
 
     return show

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def train(
     data: DataSource,
     net: Annotated[str | None, typer.Option(help="Default fcn8s-slim; a wrong name lists them all.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/DATA-NET.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; default runs/DATA-NET, numbered where there is one.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time for everything; it is used and kept.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
@@ -49,7 +51,7 @@ def train(
     with progress_bar(json_) as bar:
         trained = run(
             data, net, out=out, minutes=minutes, epochs=epochs, steps=steps, recipe=recipe, init=init, resume=resume,
-            seed=seed, precision=precision, net_options=_given(net_options), listener=training_bar(bar),
+            seed=seed, precision=precision, net_options=_given(net_options), listener=training_bar(bar, quiet=json_),
             command=shlex.join(["fullconv", *sys.argv[1:]]), **_given(overrides),
         )  # fmt: skip
     if json_:

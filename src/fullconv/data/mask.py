@@ -116,7 +116,8 @@ class MaskReader:
             more = f" and {len(wrong) - 1} other such values" if len(wrong) > 1 else ""
             raise DataError(
                 f"{name}: holds value {wrong[0]} ({counts[0]} pixels){more}; classes are 0..{self.classes - 1} and "
-                f"{VOID} = void; map it in the data set's YAML: label_mapping: {{{wrong[0]}: ...}}"
+                f"{VOID} = void; map it in the data set's YAML: label_mapping: {{{wrong[0]}: {VOID}}}, "
+                "or name the class"
             )
         return (found - 1).astype(np.uint8)
 

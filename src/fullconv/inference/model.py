@@ -31,7 +31,7 @@ CONFIDENCE_ROWS = 64
 """Rows of full-size scores held at a time while confidences are taken."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """What a net says of one image in one task.
 
@@ -44,6 +44,10 @@ class Prediction:
     image: Array
     coarse: CoarseScores
     label_set: LabelSet
+
+    def __repr__(self) -> str:
+        height, width = self.coarse.size
+        return f"Prediction({height} x {width}, {len(self.label_set)} classes)"
 
     @cached_property
     def labels(self) -> Array:
@@ -85,7 +89,7 @@ class Prediction:
         write_mask(path, self.labels, self.label_set)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Model:
     """A net and its labels.
 
@@ -102,6 +106,10 @@ class Model:
     labels: LabelSet | Mapping[str, LabelSet] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        options = self.net.options
+        return f"Model({options.stride}s on {options.trunk}, {dict(options.classes)} (task: classes))"
 
     def __post_init__(self) -> None:
         classes = self.net.options.classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,22 +94,12 @@ def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False
         OptionError: two images with one mask, a file that would replace an input, or a .png for several images.
     """
     out = Path(out)
-    found: dict[Path, Path] = {}  # image -> mask, relative to out
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            own = out.resolve() if out.resolve() != path.resolve() else None  # masks of an earlier call are no images
-            inside = [image for image in find_images(path) if own not in image.resolve().parents]
-            if not inside:
-                raise DataError(f"{path} holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
-            found |= {p: p.relative_to(path).with_suffix(".png") for p in inside}
-        elif path.exists():
-            found[path] = Path(path.stem + ".png")
-        else:
-            matches = sorted(Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file())
-            if not matches:
-                raise DataError(f"{given} does not exist and matches no file; check the path")
-            found |= {p: Path(p.stem + ".png") for p in matches}
+    found = _found(inputs, out)
+    # a.jpg and a.png in one folder: their masks keep the whole name.
+    masks = Counter(found.values())
+    found = {p: mask if masks[mask] == 1 else mask.with_name(f"{p.name}.png") for p, mask in found.items()}
+    if out.suffix.lower() in set(SUFFIXES) - {".png"}:
+        raise OptionError(f"{out} would be a {out.suffix[1:]} file; masks are PNG: name a folder or a file in .png")
     if out.suffix.lower() == ".png" and len(found) > 1:
         raise OptionError(f"{out} is one file for {len(found)} images; give a folder")
     jobs = []
@@ -126,6 +117,27 @@ def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False
                 raise OptionError(f"{path}, made from {job.image}, would replace an image; choose another folder")
             taken[path] = job.image
     return jobs
+
+
+def _found(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
+    """Every image named, with its mask's path relative to `out`."""
+    found: dict[Path, Path] = {}
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            own = out.resolve() if out.resolve() != path.resolve() else None  # masks of an earlier call are no images
+            inside = [image for image in find_images(path) if own not in image.resolve().parents]
+            if not inside:
+                raise DataError(f"{path} holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
+            found |= {p: p.relative_to(path).with_suffix(".png") for p in inside}
+        elif path.exists():
+            found[path] = Path(path.stem + ".png")
+        else:
+            matches = sorted(Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file())
+            if not matches:
+                raise DataError(f"{given} does not exist and matches no file; check the path")
+            found |= {p: Path(p.stem + ".png") for p in matches}
+    return found
 
 
 def predict_files(
