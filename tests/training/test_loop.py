@@ -19,6 +19,7 @@ import yaml
 from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from fullconv.data.augment import Augmentation, augment
@@ -160,8 +161,7 @@ def test_every_file_of_the_run_folder_is_there_and_readable(learned: Trained) ->
 
 
 def test_tensorboard_reads_the_events(learned: Trained) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(learned.path / "events")).Reload()
+    events = EventAccumulator(str(learned.path / "events")).Reload()
     assert {"loss", "lr", "images_per_s", "val_mean_iu"} <= set(events.Tags()["scalars"])
     logged = [(event.step, event.value) for event in events.Scalars("val_mean_iu")]
     written = [(int(row["step"]), float(row["val_mean_iu"])) for row in rows(learned.path) if row["val_mean_iu"]]
