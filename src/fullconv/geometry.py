@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
+from typing import TypeVar
 
 from fullconv.errors import GeometryError
 
@@ -145,6 +146,7 @@ class Crop:
 
 Layer = Window | Crop
 Path = Sequence[Layer]
+P = TypeVar("P", bound=Path)
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,25 @@ def inputs_of_all(paths: Iterable[Path], start: int, stop: int) -> tuple[int, in
     """The union of `inputs` over several paths to the same output, such as the streams of a skip net."""
     ranges = [inputs(path, start, stop) for path in paths]
     return min(first for first, _ in ranges), max(last for _, last in ranges)
+
+
+def widest(paths: Sequence[P]) -> P:
+    """Of branches that start and end together, the one whose outputs read whatever those of the others read.
+
+    Raises:
+        GeometryError: the branches' units do not lie on each other, or none reads all.
+
+    >>> widest([[Window(1)], [Window(5, padding=2)], [Window(3, padding=1)]])
+    [Window(kernel=5, stride=1, padding=2, dilation=1, ceil=False, transposed=False)]
+    """
+    if len({coordinate_map(path) for path in paths}) > 1:
+        raise GeometryError("branches whose units do not lie on each other; pad each by half its kernel")
+    # On one grid, what holds for unit 0 holds for every unit.
+    first, last = inputs_of_all(paths, 0, 1)
+    for path in paths:
+        if inputs(path, 0, 1) == (first, last):
+            return path
+    raise GeometryError("no branch reads all that the others read; their fields do not lie in each other")
 
 
 def receptive_field(path: Path) -> Field:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from fullconv.classes import VOC
 from fullconv.data.folder import hold_out
 from fullconv.data.mask import MaskReader
 from fullconv.data.pairs import ImageMaskPairs, Pair, listed, mismatch, require_split
@@ -15,31 +16,7 @@ from fullconv.data.text import read_text
 from fullconv.errors import DataError, printable
 from fullconv.labels import LabelSet
 
-VOC_LABELS = LabelSet(
-    (
-        "background",
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
-    )
-)
+VOC_LABELS = LabelSet(VOC)
 
 _ORDER = ("train", "val", "trainval", "test")
 _YEAR = re.compile(r"VOC\d{4}")

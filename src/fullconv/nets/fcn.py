@@ -30,20 +30,26 @@ Axes = tuple[list[Layer], list[Layer]]
 
 
 class Normalise(nn.Module):
-    """(N, C, H, W) of 0..255, uint8 or float -> (x - mean) / std, float32, in the channel order of the trunk."""
+    """(N, C, H, W) of 0..255, uint8 or float -> (x - mean) / std, float32, in the channel order of the trunk.
+
+    Where the options say so, log(max(x, 1)) is x: depth is 0 where the sensor saw nothing.
+    """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self, options: InputOptions) -> None:
         super().__init__()
-        self.reverse = options.order == "bgr"
+        self.reverse, self.log = options.order == "bgr", options.log
         # Not part of the state: the options hold them, and a file's weights must not be able to disagree.
         self.register_buffer("mean", torch.tensor(options.mean)[:, None, None], persistent=False)
         self.register_buffer("scale", 1 / torch.tensor(options.std)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (x.to(self.mean.dtype) - self.mean) * self.scale  # float64 images too must meet the weights' type
+        x = x.to(self.mean.dtype)  # float64 images too must meet the weights' type
+        if self.log:
+            x = x.clamp(min=1).log()
+        x = (x - self.mean) * self.scale
         return x.flip(1) if self.reverse else x
 
 
@@ -81,15 +87,18 @@ class Head(nn.Module):
         classes: K.
         trunks: by name; the scores of several trunks are averaged (late fusion).
         stride: of the coarse scores: 32, 16, 8, ...
-        upsampling: see `NetOptions.upsampling`.
+        upsampling, scales: see `NetOptions`.
 
     Attributes:
         strides: of the scored taps, coarsest first.
         steps: stride reached -> geometry of the upsampling to it; stride 1 is the input's size.
     """
 
-    def __init__(self, classes: int, trunks: Mapping[str, Trunk], stride: int, upsampling: str) -> None:
+    def __init__(
+        self, classes: int, trunks: Mapping[str, Trunk], stride: int, upsampling: str, scales: Mapping[int, float]
+    ) -> None:
         super().__init__()
+        self.scales = dict(scales)
         first = next(iter(trunks.values()))
         self.strides = sorted((s for s in first.taps if s >= stride), reverse=True)
         self.score = nn.ModuleDict(
@@ -138,10 +147,11 @@ class Head(nn.Module):
         return torch.stack([upscore.labels(one, rows, columns) for one in coarse])
 
     def _scores(self, features: Mapping[str, Mapping[int, Tensor]], stride: int) -> Tensor:
-        scores = [
-            cast(nn.ModuleDict, layers)[str(stride)](features[trunk][stride]).float()
-            for trunk, layers in self.score.items()
-        ]
+        scale = self.scales.get(stride, 1.0)
+        scores = []
+        for trunk, layers in self.score.items():
+            x = features[trunk][stride]
+            scores.append(cast(nn.ModuleDict, layers)[str(stride)](x if scale == 1 else x * scale).float())
         return scores[0] if len(scores) == 1 else torch.stack(scores).mean(0)
 
     def _fuse(self, coarser: Tensor, skip: Tensor, stride: int, step: Step) -> Tensor:
@@ -222,10 +232,17 @@ class FCN(nn.Module):
                 f"trunk {options.trunk!r} has no features of stride {options.stride}; "
                 f"choose one of {', '.join(f'{s}s' for s in sorted(taps, reverse=True))}"
             )
+        if unknown := sorted(s for s in options.scales if s not in taps or s < options.stride):
+            raise OptionError(
+                f"a scale at stride {unknown[0]}, where {options.stride}s on {options.trunk} scores nothing"
+            )
         self.reset_normalisation()
         self.trunks = nn.ModuleDict(trunks)
         self.heads = nn.ModuleDict(
-            {task: Head(k, trunks, options.stride, options.upsampling) for task, k in options.classes.items()}
+            {
+                task: Head(k, trunks, options.stride, options.upsampling, options.scales)
+                for task, k in options.classes.items()
+            }
         )
         self.to_channels_last()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from torch import nn
@@ -27,11 +27,13 @@ class InputOptions:
     Attributes:
         mean, std: one number a channel, in the order of the input (RGB), for values of 0..255.
         order: in which the trunk reads three colour channels, "rgb" or "bgr".
+        log: the natural logarithm is taken first, of values of at least 1 (depth in mm; mean and std are of it).
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     order: str = "rgb"
+    log: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.mean) <= 1024 or len(self.mean) != len(self.std):
@@ -44,6 +46,8 @@ class InputOptions:
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if self.order not in ORDERS:
             raise unknown_name("channel order", self.order, ORDERS)
+        if not isinstance(self.log, bool):
+            raise OptionError(f"an input's log is {self.log!r}; expected true or false")
         if self.order == "bgr" and len(self.mean) != 3:
             raise OptionError(f"order 'bgr' needs 3 channels, not {len(self.mean)}; use 'rgb'")
 
@@ -69,6 +73,8 @@ class NetOptions:
             CVPR text, section 4.2) or "learned-all".
         dropout: rate of the element-wise dropout of the trunk, 0..1.
         width: factor on the trunk's channels, up to 4.
+        scales: stride -> factor on the features that are scored at it; 1 where none is given. They balance the skips
+            of nets trained all at once (Shelhamer et al. 2016, section 4.3).
     """
 
     trunk: str
@@ -80,6 +86,7 @@ class NetOptions:
     upsampling: str = "bilinear"
     dropout: float = 0.5
     width: float = 1.0
+    scales: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for kind, name, choices in (
@@ -104,10 +111,11 @@ class NetOptions:
             raise OptionError(f"dropout {self.dropout!r}; expected a number 0 <= rate < 1")
         if not _is_number(self.width, 0, 4) or self.width == 0:
             raise OptionError(f"width {self.width!r}; expected a number above 0 and at most 4")
+        _check_scales(self.scales)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` inverts."""
-        return asdict(self)
+        return {**asdict(self), "scales": {str(stride): scale for stride, scale in self.scales.items()}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> NetOptions:
@@ -121,11 +129,20 @@ class NetOptions:
             if extra := sorted(set(value) - known):
                 raise unknown_name("net option", extra[0], known)
             inputs = {str(name): InputOptions(**spec) for name, spec in value["inputs"].items()}
-            return cls(**{**value, "classes": dict(value["classes"]), "inputs": inputs})
+            scales = {int(stride): scale for stride, scale in value.get("scales", {}).items()}
+            return cls(**{**value, "classes": dict(value["classes"]), "inputs": inputs, "scales": scales})
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, OptionError):
                 raise
             raise OptionError(f"the net's options are incomplete or of a wrong type ({error})") from error
+
+
+def _check_scales(scales: Mapping[int, float]) -> None:
+    for stride, scale in scales.items():
+        if isinstance(stride, bool) or not isinstance(stride, int) or not 1 <= stride <= 1024:
+            raise OptionError(f"a scale for stride {stride!r}; expected a stride of the net, such as 16")
+        if not _is_number(scale, 1e-12, 1e12):
+            raise OptionError(f"scale {scale!r} at stride {stride}; expected a number of 1e-12 to 1e12")
 
 
 def _is_number(value: object, least: float, most: float) -> bool:

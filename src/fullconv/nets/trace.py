@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from fullconv.errors import GeometryError
-from fullconv.geometry import Window
+from fullconv.geometry import Window, widest
+from fullconv.nets.branches import Branches
 
 POINTWISE = (
     nn.Identity, nn.ReLU, nn.Dropout, nn.Dropout2d, nn.BatchNorm2d, nn.LocalResponseNorm,
@@ -43,9 +44,27 @@ def windows(layer: nn.Module) -> tuple[Window, Window]:
 
 
 def paths(layers: Iterable[nn.Module]) -> tuple[list[Window], list[Window]]:
-    """The (vertical, horizontal) paths through layers that follow each other, pointwise ones left out."""
-    both = [windows(layer) for layer in layers]
-    return [v for v, _ in both if v != Window()], [h for _, h in both if h != Window()]
+    """The (vertical, horizontal) paths through layers that follow each other, pointwise ones left out.
+
+    Of branches beside each other it is the widest, which reads whatever the others read.
+
+    Raises:
+        GeometryError: a layer that is not known, or branches of which none is the widest.
+    """
+    vertical: list[Window] = []
+    horizontal: list[Window] = []
+    for layer in layers:
+        if isinstance(layer, Branches):
+            ends = [paths(each for _, each in branch) for branch in layer.branches]
+            rows, columns = list(widest([v for v, _ in ends])), list(widest([h for _, h in ends]))
+        elif isinstance(layer, nn.Sequential):
+            rows, columns = paths(layer)
+        else:
+            one, other = windows(layer)
+            rows, columns = [one], [other]
+        vertical += [window for window in rows if window != Window()]
+        horizontal += [window for window in columns if window != Window()]
+    return vertical, horizontal
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

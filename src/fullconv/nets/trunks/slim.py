@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fullconv.nets.trunks.trunk import Trunk, initialise
-from fullconv.nets.trunks.vgg import scaled
+from fullconv.nets.trunks.trunk import Trunk, scaled
 
 WIDTHS = ((32, 32), (64, 64), (128, 128), (192, 192), (256, 256))
 """Output channels of the convolutions at strides 2, 4, 8, 16 and 32."""
@@ -32,9 +31,7 @@ def slim(channels: int, padding: int | None, dropout: float, width: float, first
     def convolution(name: str, full_width: int, pad: int, stride: int = 1) -> None:
         nonlocal channels
         out = scaled(full_width, width)
-        layer = nn.Conv2d(channels, out, 3, stride, pad, bias=False)
-        initialise(layer)
-        layers[name] = layer
+        layers[name] = nn.Conv2d(channels, out, 3, stride, pad, bias=False)
         suffix = name.removeprefix("conv").removeprefix("fc")
         layers[f"bn{suffix}"] = nn.BatchNorm2d(out)
         layers[f"relu{suffix}"] = nn.ReLU(inplace=True)

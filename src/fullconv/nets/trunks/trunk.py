@@ -8,20 +8,24 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from fullconv.geometry import Window
+from fullconv.nets.branches import channels_after
 from fullconv.nets.trace import paths
 
 
 class Trunk(nn.Sequential):
-    """Named layers in a row; score layers read some of them.
+    """Named layers in a row; score layers read some of them. The convolutions get fresh weights.
 
     Args:
-        layers: by name, in order.
+        layers: by name, in order; a layer may be a `nn.Sequential` or `Branches` of others.
         taps: stride -> name of the layer whose output is scored at that stride; the last is the trunk's end.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], taps: Mapping[int, str]) -> None:
         super().__init__(OrderedDict(layers))
         self.taps = dict(taps)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                _initialise(layer)
 
     def features(self, x: Tensor, strides: Collection[int]) -> dict[int, Tensor]:
         """The tapped features (N, C, h, w) at each of `strides`, in one pass that ends with the last one needed."""
@@ -36,12 +40,11 @@ class Trunk(nn.Sequential):
         return found
 
     def channels(self, stride: int) -> int:
-        """Channels of the tap at `stride`: those of the last convolution up to it."""
-        convolutions = [layer for layer in self._up_to(stride) if isinstance(layer, nn.Conv2d)]
-        return convolutions[-1].out_channels
+        """Channels of the tap at `stride`."""
+        return channels_after(nn.Sequential(*self._up_to(stride)), 0)
 
     def paths(self, stride: int) -> tuple[list[Window], list[Window]]:
-        """(vertical, horizontal) geometry from the input to the tap at `stride`."""
+        """(vertical, horizontal) geometry from the input to the tap at `stride`, along the widest branches."""
         return paths(self._up_to(stride))
 
     def _up_to(self, stride: int) -> list[nn.Module]:
@@ -49,7 +52,12 @@ class Trunk(nn.Sequential):
         return list(self)[: names.index(self.taps[stride]) + 1]
 
 
-def initialise(layer: nn.Conv2d) -> None:
+def scaled(channels: int, width: float) -> int:
+    """`channels` times `width`, at least 1."""
+    return max(1, round(channels * width))
+
+
+def _initialise(layer: nn.Conv2d) -> None:
     """Fresh weights for a layer with a ReLU behind it (He et al. 2015), a bias of zero."""
     if layer.weight.is_meta:  # nothing to fill, and torch would load its compiler to find that out
         return

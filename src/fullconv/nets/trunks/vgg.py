@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fullconv.nets.trunks.trunk import Trunk, initialise
+from fullconv.nets.trunks.trunk import Trunk, scaled
 
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of the convolutions before each of the five poolings."""
@@ -12,14 +12,16 @@ WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 HIDDEN = 4096
 
 
-def vgg16(channels: int, padding: int | None, dropout: float, width: float) -> Trunk:
+def vgg16(channels: int, padding: int | None, dropout: float, width: float, batch_norm: bool = False) -> Trunk:
     """conv1_1 ... pool5, then fc6 (7x7) and fc7 (1x1) as convolutions; layer names are those of the Caffe model.
 
     Args:
         channels: of the input.
-        padding: of conv1_1 (100 in the paper); None: every convolution keeps its size, fc6 too.
+        padding: of conv1_1 (100 in the paper, 1 in the classifier), fc6 then has none; None: every convolution keeps
+            its size, fc6 too.
         dropout: element-wise, after fc6 and fc7.
         width: factor on all channel numbers (1 is VGG-16).
+        batch_norm: after every convolution up to conv5_3, as torchvision's vgg16_bn.
     """
     layers: dict[str, nn.Module] = {}
     for block, widths in enumerate(WIDTHS, 1):
@@ -27,6 +29,8 @@ def vgg16(channels: int, padding: int | None, dropout: float, width: float) -> T
             out = scaled(full_width, width)
             pad = 1 if layers or padding is None else padding
             layers[f"conv{block}_{index}"] = nn.Conv2d(channels, out, 3, padding=pad)
+            if batch_norm:
+                layers[f"bn{block}_{index}"] = nn.BatchNorm2d(out)
             layers[f"relu{block}_{index}"] = nn.ReLU(inplace=True)
             channels = out
         layers[f"pool{block}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
@@ -36,12 +40,4 @@ def vgg16(channels: int, padding: int | None, dropout: float, width: float) -> T
         layers[f"relu{name}"] = nn.ReLU(inplace=True)
         layers[f"drop{name}"] = nn.Dropout(dropout)
         channels = out
-    for layer in layers.values():
-        if isinstance(layer, nn.Conv2d):
-            initialise(layer)
     return Trunk(layers, {32: "drop7", 16: "pool4", 8: "pool3", 4: "pool2", 2: "pool1"})
-
-
-def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, at least 1."""
-    return max(1, round(channels * width))
