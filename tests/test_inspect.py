@@ -16,7 +16,9 @@ from fullconv.inspect import Inspection, inspect_net, named_net
 from fullconv.nets import NETS, build
 
 
-def look(name: str, size: tuple[int, int] = (500, 500), classes: int = 21, padding: str = "same") -> Inspection:
+def look(
+    name: str, size: tuple[int, int] = (500, 500), classes: int | None = 21, padding: str | None = "same"
+) -> Inspection:
     return inspect_net(named_net(name, classes, padding), size)
 
 
@@ -49,7 +51,7 @@ def test_the_papers_vgg_by_hand() -> None:
         (4, 2, (5, 5), "skip"), (4, 2, (9, 9), "skip"), (16, 8, (31, 31), "upsampled"),
     ]  # fmt: skip
     assert [n for n, f in layers.items() if f.tap] == ["pool3", "pool4", "drop7"]
-    assert report.scores == (21, 70, 70)
+    assert report.scores == {"semantic": (21, 70, 70)}
     # 134 million parameters (design): VGG-16 without fc8, and three score layers of 21 classes.
     vgg = sum(f.parameters for f in report.layers if not f.name.startswith("score"))
     assert vgg == 134_260_544
@@ -67,24 +69,30 @@ def test_the_reach_of_final_pixels(name: str, reach: int) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_sizes_and_parameters_are_those_of_the_net(name: str) -> None:
     size = (57, 40)
-    report = look(name, size, classes=5)
+    report = look(name, size, None, None)
     width = 1.0 if "slim" in name else 0.02
-    net = build(name, 5, width=width).eval()
+    net = build(name, width=width).eval()
     if width == 1.0:
         assert report.parameters == sum(p.numel() for p in net.parameters())
+    assert report.parameters == sum(f.parameters for f in report.layers)
     seen: dict[str, tuple[int, ...]] = {}
-    for child, module in net.get_submodule("trunks.image").named_children():
-        module.register_forward_hook(lambda m, a, out, child=child: seen.__setitem__(child, tuple(out.shape[1:])))
+    for trunk, layers in net.trunks.items():
+        prefix = f"{trunk}." if len(net.trunks) > 1 else ""
+        for child, module in layers.named_modules():
+            module.register_forward_hook(
+                lambda m, a, out, key=prefix + child: seen.__setitem__(key, tuple(out.shape[1:]))
+            )
+    images = {key: torch.zeros(1, each.channels, *size) for key, each in net.options.inputs.items()}
     with torch.no_grad():
-        coarse = net.coarse(torch.zeros(1, 3, *size))["semantic"].scores
-    assert report.scores == tuple(coarse.shape[1:])
+        coarse = net.coarse(images)
+    assert report.scores == {task: tuple(each.scores.shape[1:]) for task, each in coarse.items()}
     trunk = [layer for layer in report.layers if not layer.name.startswith("score")]
     for layer in trunk:
         assert layer.size[1:] == seen[layer.name][1:], layer.name
         assert width != 1 or layer.size == seen[layer.name]
-    assert sum(layer.tap for layer in report.layers) == len(
-        list(net.get_submodule("heads.semantic.score.image").children())
-    )
+    scores = [layer for layer in report.layers if layer.name.startswith("score")]
+    assert len(scores) == sum(layer.tap for layer in trunk) * len(net.heads)
+    assert len(report.crops) == sum(layer.tap for layer in trunk) // len(net.trunks) * len(net.heads)
 
 
 def test_a_model_file_is_inspected_without_its_weights(tmp_path: Path) -> None:
@@ -96,7 +104,7 @@ def test_a_model_file_is_inspected_without_its_weights(tmp_path: Path) -> None:
         assert all(p.is_meta for p in named.parameters())
         report = inspect_net(named, (40, 40))
         assert report.parameters == sum(p.numel() for p in net.parameters())
-        assert report.scores[0] == 4
+        assert report.scores["semantic"][0] == 4
         assert report.net["upsampling"] == upsampling
 
 

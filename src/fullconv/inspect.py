@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from fullconv import geometry
-from fullconv.geometry import Layer
+from fullconv.geometry import Window
 from fullconv.nets import FCN, NETS, build
+from fullconv.nets.branches import Branches
 from fullconv.nets.fcn import Head, crops
-from fullconv.nets.trace import windows
+from fullconv.nets.trace import paths, windows
 from fullconv.nets.trunks import Trunk
 from fullconv.weights.modelfile import read_options
 
@@ -67,7 +69,7 @@ class Inspection:
     size: tuple[int, int]
     layers: list[LayerFacts]
     crops: list[CropFacts]
-    scores: tuple[int, int, int]
+    scores: dict[str, tuple[int, int, int]]
     parameters: int
     reach: int
 
@@ -97,8 +99,9 @@ class Inspection:
             f"[bold]{self.net['stride']}s on {self.net['trunk']}[/bold], {self.net['padding']} padding, "
             f"input {self.size[0]} x {self.size[1]}"
         )
+        scores = ", ".join(" x ".join(map(str, shape)) for shape in self.scores.values())
         facts = (
-            f"coarse scores {' x '.join(map(str, self.scores))}; parameters {self.parameters:,}; "
+            f"coarse scores {scores}; parameters {self.parameters:,}; "
             f"a pixel's label depends on {self.reach} x {self.reach} pixels"
         )
         return [
@@ -111,7 +114,7 @@ class Inspection:
         ]
 
 
-def named_net(name: str, classes: int, padding: str) -> FCN:
+def named_net(name: str, classes: int | None, padding: str | None) -> FCN:
     """The net of a model file's header, or of a name of `NETS`; without memory for its weights.
 
     Raises:
@@ -121,59 +124,98 @@ def named_net(name: str, classes: int, padding: str) -> FCN:
     with torch.device("meta"):
         if name not in NETS and (Path(name).exists() or name.endswith(".safetensors")):
             return FCN(read_options(name))
-        return build(name, classes, padding=padding)
+        options: dict[str, Any] = {} if padding is None else {"padding": padding}
+        return build(name, classes, **options)
 
 
 def inspect_net(net: FCN, size: tuple[int, int]) -> Inspection:
-    """The facts of a net's first trunk and first task at an input size (H, W).
+    """The facts of a net at an input size (H, W).
 
     Raises:
         GeometryError: the net cannot take that size.
     """
-    trunk = cast(Trunk, next(iter(net.trunks.values())))
-    head = cast(Head, next(iter(net.heads.values())))
-    tapped = {trunk.taps[stride] for stride in head.strides}
+    heads = {task: cast(Head, head) for task, head in net.heads.items()}
+    first = next(iter(heads.values()))
     layers: list[LayerFacts] = []
-    at = (0, *size)
-    paths: tuple[list[Layer], list[Layer]] = ([], [])
-    for name, layer in trunk.named_children():
-        vertical, horizontal = windows(layer)
-        paths[0].append(vertical)
-        paths[1].append(horizontal)
-        channels = layer.out_channels if isinstance(layer, nn.Conv2d) else at[0]
-        at = (channels, vertical.output_size(at[1]), horizontal.output_size(at[2]))
-        parameters = _parameters(layer)
-        if parameters or isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or name in tapped:
-            field = geometry.receptive_field(paths[0])
-            marks = (field.size, float(field.stride), float(field.centre))
-            layers.append(LayerFacts(name, type(layer).__name__, at, parameters, *marks, name in tapped))
-    taps = {facts.name: facts for facts in layers if facts.tap}
-    for stride, layer in cast(nn.ModuleDict, next(iter(head.score.values()))).items():
-        tap = taps[trunk.taps[int(stride)]]
-        shape = (cast(nn.Conv2d, layer).out_channels, *tap.size[1:])
-        score = replace(tap, name=f"score {stride}s", kind="Conv2d", size=shape, tap=False)
-        layers.append(replace(score, parameters=_parameters(layer)))
+    taps: dict[tuple[str, int], LayerFacts] = {}
+    for name, module in net.trunks.items():
+        trunk = cast(Trunk, module)
+        walk = _Walk({trunk.taps[stride] for stride in first.strides}, f"{name}." if len(net.trunks) > 1 else "")
+        at = _Place((0, *size))
+        for child, layer in trunk.named_children():
+            at = walk.through(child, layer, at)
+        layers += walk.rows
+        by_name = {facts.name.removeprefix(walk.prefix): facts for facts in walk.rows if facts.tap}
+        taps |= {(name, stride): by_name[trunk.taps[stride]] for stride in first.strides}
     steps: list[CropFacts] = []
-    for name, step in crops(head):
-        cropped = "skip" if min(step.shift) < 0 else "upsampled"
-        offset = (abs(step.shift[0]), abs(step.shift[1]))
-        layer = head.upscore["output" if step is head.output else str(head.strides[len(steps) + 1])]
-        steps.append(CropFacts(name, step.window.kernel, step.window.stride, offset, cropped, _parameters(layer)))
-    streams = [[*rows, head.output.window, geometry.Crop(head.output.shift[0])] for _, (rows, _) in net.paths()]
-    phases = range(head.strides[0])
+    for task, head in heads.items():
+        of_task = f" {task}" if len(heads) > 1 else ""
+        for trunk_name, scored in head.score.items():
+            of_trunk = f" {trunk_name}" if len(net.trunks) > 1 else ""
+            for stride, layer in cast(nn.ModuleDict, scored).items():
+                tap = taps[trunk_name, int(stride)]
+                shape = (cast(nn.Conv2d, layer).out_channels, *tap.size[1:])
+                score = replace(tap, name=f"score {stride}s{of_trunk}{of_task}", kind="Conv2d", size=shape, tap=False)
+                layers.append(replace(score, parameters=_parameters(layer)))
+        for (name, step), layer in zip(crops(head), head.upscore.values(), strict=True):
+            cropped = "skip" if min(step.shift) < 0 else "upsampled"
+            offset = (abs(step.shift[0]), abs(step.shift[1]))
+            window = step.window
+            steps.append(CropFacts(name + of_task, window.kernel, window.stride, offset, cropped, _parameters(layer)))
+    streams = [[*rows, first.output.window, geometry.Crop(first.output.shift[0])] for _, (rows, _) in net.paths()]
+    phases = range(first.strides[0])
     reach = max(b - a for a, b in (geometry.inputs_of_all(streams, p, p + 1) for p in phases))
     with torch.device("meta"), torch.no_grad():
         image = {n: torch.zeros(1, i.channels, *size) for n, i in net.options.inputs.items()}
-        coarse = next(iter(FCN(net.options).eval().coarse(image).values())).scores
-    return Inspection(
-        net.options.to_json(),
-        size,
-        layers,
-        steps,
-        (coarse.shape[1], coarse.shape[2], coarse.shape[3]),
-        _parameters(net),
-        reach,
-    )
+        coarse = FCN(net.options).eval().coarse(image)
+    shapes = {task: cast(tuple[int, int, int], tuple(each.scores.shape[1:])) for task, each in coarse.items()}
+    return Inspection(net.options.to_json(), size, layers, steps, shapes, _parameters(net), reach)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a walk is: (C, H, W) and the paths from the image."""
+
+    size: tuple[int, int, int]
+    rows: tuple[Window, ...] = ()
+    columns: tuple[Window, ...] = ()
+
+
+class _Walk:
+    """Through the layers of a trunk, noting the facts of each that has weights, pools, joins branches or is scored."""
+
+    def __init__(self, tapped: Collection[str], prefix: str) -> None:
+        self.tapped, self.prefix = tapped, prefix
+        self.rows: list[LayerFacts] = []
+
+    def through(self, name: str, layer: nn.Module, at: _Place) -> _Place:
+        """Behind a layer; its own layers are noted before it."""
+        if isinstance(layer, Branches):
+            ends = []
+            for branch in layer.branches:
+                end = at
+                for child, each in branch:
+                    end = self.through(f"{name}.{child}", each, end)
+                ends.append(end.size)
+            size = (layer.channels([c for c, *_ in ends]), *ends[0][1:])
+        elif isinstance(layer, nn.Sequential):
+            end = at
+            for child, each in layer.named_children():
+                end = self.through(f"{name}.{child}", each, end)
+            size = end.size
+        else:
+            vertical, horizontal = windows(layer)
+            channels = layer.out_channels if isinstance(layer, nn.Conv2d) else at.size[0]
+            size = (channels, vertical.output_size(at.size[1]), horizontal.output_size(at.size[2]))
+        rows, columns = paths([layer])
+        behind = _Place(size, (*at.rows, *rows), (*at.columns, *columns))
+        own = 0 if isinstance(layer, Branches | nn.Sequential) else _parameters(layer)
+        if own or name in self.tapped or isinstance(layer, Branches | nn.MaxPool2d | nn.AvgPool2d):
+            field = geometry.receptive_field(behind.rows)
+            marks = (field.size, float(field.stride), float(field.centre))
+            kind = type(layer).__name__
+            self.rows.append(LayerFacts(self.prefix + name, kind, size, own, *marks, name in self.tapped))
+        return behind
 
 
 def _parameters(module: nn.Module) -> int:

@@ -33,7 +33,7 @@ from fullconv.training.loop import Tick, Trained
 from fullconv.training.losses import cross_entropy
 from fullconv.training.optimizer import make_optimizer
 from fullconv.training.recipes import RECIPES
-from fullconv.training.setup import RunOptions, open_splits, resolve_options
+from fullconv.training.setup import RunOptions, choose_net, open_splits, resolve_options
 from fullconv.training.train import train
 from fullconv.weights.modelfile import ModelFile, read_header, read_model, write_model
 from inmemory import LABELS, InMemory, one, some
@@ -242,9 +242,10 @@ def test_heavy_steps_are_the_reference_solvers(tmp_path: Path) -> None:
 def test_groups_of_the_optimiser() -> None:
     splits = open_splits((some("train", 1, (12, 20)), some("val", 1)))
     for kind, expected in (("heavy", [(5e-4, 1.0), (0.0, 2.0), (0.0, 1.0)]), ("scratch", [(0.02, 1), (0, 1), (0, 1)])):
+        chosen = choose_net(NET, splits.train.dataset, {**SMALL, "upsampling": "learned-all"})
         options = resolve_options(
-            "d", splits, NET, recipe=kind, seed=0, minutes=None, epochs=None, steps=1, precision="float32", init=None,
-            net_options={**SMALL, "upsampling": "learned-all"}, overrides={},
+            "d", splits, chosen, recipe=kind, seed=0, minutes=None, epochs=None, steps=1, precision="float32", init=(),
+            overrides={},
         )  # fmt: skip
         net = FCN(options.net)
         optimizer = make_optimizer(net, options.recipe)

@@ -17,9 +17,10 @@ from fullconv.training.recipes import RECIPES
 from fullconv.training.setup import (
     RunOptions,
     Splits,
-    initialise,
+    choose_net,
     make_net,
     open_splits,
+    read_donors,
     resolve_options,
     surroundings,
 )
@@ -36,10 +37,15 @@ def splits() -> Splits:
 def resolve(splits: Splits, **changes: object) -> RunOptions:
     values: dict[str, object] = {
         "recipe": "scratch", "seed": 0, "minutes": None, "epochs": None, "steps": None, "precision": "float32",
-        "init": None, "net_options": {"width": 0.1}, "overrides": {},
+        "init": (), "overrides": {},
     }  # fmt: skip
-    net = changes.pop("net", "fcn8s-slim")
+    options = changes.pop("net_options", {"width": 0.1})
+    net = choose_net(changes.pop("net", "fcn8s-slim"), splits.train.dataset, options)  # type: ignore[arg-type]
     return resolve_options("arrays", splits, net, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def made(options: RunOptions, labels: LabelSet = LABELS) -> tuple[FCN, list[str]]:
+    return make_net(options, read_donors(options.net, options.init), {SEMANTIC: labels})
 
 
 def test_both_splits_are_looked_at_and_kept_in_memory(tmp_path: Path) -> None:
@@ -159,7 +165,7 @@ def test_the_net_takes_the_datas_classes_and_inputs() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_options_survive_run_yaml(splits: Splits, recipe: str) -> None:
-    options = resolve(splits, recipe=recipe, minutes=2.5, init="ü.safetensors", overrides={"crop": (32, 64)})
+    options = resolve(splits, recipe=recipe, minutes=2.5, init=["ü.safetensors", "b.pth"], overrides={"crop": (32, 64)})
     text = yaml.safe_dump(options.to_yaml())
     assert RunOptions.from_yaml({**yaml.safe_load(text), "torch": "2"}) == options
 
@@ -175,42 +181,26 @@ def test_run_yaml_of_another_kind_is_refused(splits: Splits, change: dict[str, o
 
 
 def test_first_weights_follow_the_seed(splits: Splits) -> None:
-    first, again, other = (make_net(resolve(splits, seed=seed))[0].state_dict() for seed in (3, 3, 4))
+    first, again, other = (made(resolve(splits, seed=seed))[0].state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["trunks.image.conv1_1.weight"], other["trunks.image.conv1_1.weight"])
 
 
-def test_weights_of_a_model_file_are_taken_where_they_fit(splits: Splits, tmp_path: Path) -> None:
+def test_weights_of_a_model_file_are_taken(splits: Splits, tmp_path: Path) -> None:
+    """What fits where is the transplant's; see there."""
     torch.manual_seed(5)
     source = build("fcn8s-slim", 3, width=0.1)
     torch.nn.init.normal_(source.get_parameter("heads.semantic.score.image.8.weight"))
-    write_model(tmp_path / "m.safetensors", ModelFile(source, {SEMANTIC: LABELS}))
-    net, notes = make_net(resolve(splits, init=str(tmp_path / "m.safetensors")))
+    path = tmp_path / "m.safetensors"
+    write_model(path, ModelFile(source, {SEMANTIC: LABELS}))
+    net, notes = made(resolve(splits, init=[path]))
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in source.state_dict().items())
-    assert notes == [
-        f"init: {len(source.state_dict())} of {len(source.state_dict())} weights from {tmp_path}/m.safetensors"
-    ]
-
-    # Four classes: the trunk fits, the score layers do not.
-    target = build("fcn8s-slim", 4, width=0.1)
-    before = {name: value.clone() for name, value in target.state_dict().items()}
-    notes = initialise(target, tmp_path / "m.safetensors")
-    for name, value in target.state_dict().items():
-        expected = before[name] if "score" in name else source.state_dict()[name]
-        assert torch.equal(value, expected), name
-    fresh = sorted(name for name in before if "score" in name)
-    assert notes[1] == f"init: fresh weights: {', '.join(fresh)}"
-
-
-def test_model_files_that_give_nothing(tmp_path: Path) -> None:
-    net = build("fcn8s-slim", 3, width=0.1)
+    assert notes == [f"init from {path}: {len(source.state_dict())} weights copied"]
+    path.unlink()
+    _, notes = make_net(resolve(splits, init=[path]), [], {SEMANTIC: LABELS})  # a resumed run
+    assert notes == [f"init: weights from {path} when the run began"]
     with pytest.raises(ModelFileError, match="does not exist"):
-        initialise(net, tmp_path / "none.safetensors")
-    write_model(
-        tmp_path / "m.safetensors", ModelFile(build("fcn32s-vgg16", 2, width=0.01), {SEMANTIC: LabelSet.numbered(2)})
-    )
-    with pytest.raises(OptionError, match=r"none of its \d+ weights fits this net; choose the net it was made for"):
-        initialise(net, tmp_path / "m.safetensors")
+        read_donors(net.options, [path])
 
 
 def test_run_yaml_says_where_a_run_was_made() -> None:

@@ -14,7 +14,7 @@ from fullconv.inference.evaluate import evaluate_net
 from fullconv.nets import FCN, build
 from fullconv.report.pictures import panels
 from fullconv.training.run import RunFolder
-from fullconv.training.setup import open_splits, resolve_options
+from fullconv.training.setup import choose_net, open_splits, resolve_options
 from fullconv.training.summary import Summary, write_summary
 from fullconv.weights.modelfile import ModelFile, write_model
 from inmemory import LABELS, InMemory, one, some
@@ -26,8 +26,8 @@ def prepare(path: Path, val: InMemory, metrics: dict[str, object] | None = None)
     samples = [Sample("t", {IMAGE: np.zeros((8, 9, channels), np.uint8)}, {SEMANTIC: np.zeros((8, 9), np.uint8)})]
     splits = open_splits((InMemory(samples, channels=val.channels), val))
     options = resolve_options(
-        "arrays", splits, "fcn1s-slim", recipe="scratch", seed=0, minutes=None, epochs=None, steps=5,
-        precision="float32", init=None, net_options={"width": 0.1}, overrides={},
+        "arrays", splits, choose_net("fcn1s-slim", splits.train.dataset, {"width": 0.1}), recipe="scratch", seed=0,
+        minutes=None, epochs=None, steps=5, precision="float32", init=(), overrides={},
     )  # fmt: skip
     torch.manual_seed(0)
     net = build("fcn1s-slim", 3, width=0.1, channels=channels)

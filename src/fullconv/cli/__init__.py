@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from fullconv import __version__
+from fullconv.cli.convert import convert
 from fullconv.cli.demo import demo
 from fullconv.cli.evaluate import evaluate
+from fullconv.cli.fetch import fetch
 from fullconv.cli.inspect import inspect
 from fullconv.cli.predict import predict
 from fullconv.cli.train import train
@@ -25,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, train, evaluate, predict, inspect):
+for verb in (demo, train, evaluate, predict, inspect, fetch, convert):
     app.command()(verb)
 
 

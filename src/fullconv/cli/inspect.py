@@ -13,16 +13,23 @@ from fullconv.errors import OptionError
 
 
 def inspect(
-    net: Annotated[str, typer.Argument(metavar="NET-or-MODEL", help="A net's name or a model file.")],
+    net: Annotated[str | None, typer.Argument(metavar="[NET-or-MODEL]", help="A net's name or a model file.")] = None,
     size: Annotated[str, typer.Option(help="Input size, HxW.")] = "500x500",
-    classes: Annotated[int, typer.Option(help="Where a net is named.")] = 21,
-    padding: Annotated[str, typer.Option(help="same or paper, where a net is named.")] = "same",
+    classes: Annotated[int | None, typer.Option(help="Where a net is named; default: its own, or 21.")] = None,
+    padding: Annotated[str | None, typer.Option(help="same or paper, where a net is named; default: its own.")] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's table 1 beside ours, computed and timed.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Layers, sizes, parameters, receptive fields, strides and crops of a net."""
-    from fullconv.inspect import inspect_net, named_net
+    from fullconv.inspect import Inspection, inspect_net, named_net
+    from fullconv.paper import Table1, table_1
 
-    report = inspect_net(named_net(net, classes, padding), _size(size))
+    if paper == (net is not None):
+        raise OptionError("name a net or a model file, such as fcn8s-vgg16; or give --paper alone")
+    report: Inspection | Table1
+    report = table_1(_size(size)) if net is None else inspect_net(named_net(net, classes, padding), _size(size))
     if json_:
         print_json(report.to_json())
         return

@@ -26,7 +26,9 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     recipe: Annotated[str | None, typer.Option(help="scratch (default), or the paper's heavy.")] = None,
-    init: Annotated[Path | None, typer.Option(help="A model file whose weights to start from.")] = None,
+    init: Annotated[
+        list[Path] | None, typer.Option(help="A model, .caffemodel or torchvision .pth to start from; may be repeated.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random; default 0.")] = None,
     padding: Annotated[str | None, typer.Option(help="same (default) or paper: 100 pixels and crops.")] = None,
@@ -37,6 +39,7 @@ def train(
     class_weights: Annotated[str | None, typer.Option(help="In the loss: sqrt (of the rarity) or none.")] = None,
     loss: Annotated[str | None, typer.Option(help="mean or sum over the pixels.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.")] = None,
+    fixed: Annotated[bool, typer.Option("--fixed", help="Only the score layers learn (FCN-32s-fixed).")] = False,
     precision: Annotated[str | None, typer.Option(help="auto (default), float32 or bfloat16.")] = None,
     json_: Json = False,
 ) -> None:
@@ -45,14 +48,15 @@ def train(
 
     overrides = {
         "batch": batch, "crop": None if crop is None else (crop, crop), "lr": lr, "reduction": loss,
-        "class_weights": class_weights, "optimizer": optimizer,
+        "class_weights": class_weights, "optimizer": optimizer, "fixed": fixed or None,
     }  # fmt: skip
     net_options = {"padding": padding, "upsampling": upsampling}
     with progress_bar(json_) as bar:
         trained = run(
-            data, net, out=out, minutes=minutes, epochs=epochs, steps=steps, recipe=recipe, init=init, resume=resume,
-            seed=seed, precision=precision, net_options=_given(net_options), listener=training_bar(bar, quiet=json_),
-            command=shlex.join(["fullconv", *sys.argv[1:]]), **_given(overrides),
+            data, net, out=out, minutes=minutes, epochs=epochs, steps=steps, recipe=recipe, init=init or (),
+            resume=resume, seed=seed, precision=precision, net_options=_given(net_options),
+            listener=training_bar(bar, quiet=json_), command=shlex.join(["fullconv", *sys.argv[1:]]),
+            **_given(overrides),
         )  # fmt: skip
     if json_:
         print_json(_trained_json(trained))

@@ -11,7 +11,7 @@ from fullconv.geometry import Window
 from fullconv.nets.fcn import Normalise
 from fullconv.nets.options import InputOptions
 from fullconv.nets.trace import paths
-from fullconv.nets.trunks import TRUNKS, Trunk
+from fullconv.nets.trunks import TRUNKS
 
 
 class Classifier(nn.Module):
@@ -48,4 +48,4 @@ class Classifier(nn.Module):
 
     def paths(self) -> tuple[list[Window], list[Window]]:
         """(vertical, horizontal) geometry from the image to a logit."""
-        return paths([*cast(Trunk, self.trunk), self.pool])
+        return paths([*self.trunk, self.pool])

@@ -39,6 +39,17 @@ def bilinear_kernel(size: int) -> Tensor:
     return (1 - distance / factor).float()
 
 
+def dense_bilinear(maps: int, size: int) -> Tensor:
+    """The weight of a transposed convolution that upsamples each of K maps bilinearly: (K, K, size, size) float32.
+
+    The taps stand on the channel diagonal, zeros elsewhere, as the reference's surgery fills it (reference pitfall 3).
+    """
+    taps = bilinear_kernel(size)
+    weight = torch.zeros(maps, maps, size, size)
+    weight[range(maps), range(maps)] = taps[:, None] * taps[None, :]
+    return weight
+
+
 class Upsampling(nn.Module):
     """A transposed convolution of K maps, evaluated on any rectangle of its output.
 
@@ -185,10 +196,7 @@ class LearnedUpsampling(Upsampling):
 
     def __init__(self, maps: int, window: Window) -> None:
         super().__init__(maps, window)
-        taps = bilinear_kernel(window.kernel)
-        weight = torch.zeros(maps, maps, window.kernel, window.kernel)
-        weight[range(maps), range(maps)] = taps[:, None] * taps[None, :]
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(dense_bilinear(maps, window.kernel))
 
     def forward(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
         (top, bottom), (left, right) = self.window.inputs(*rows), self.window.inputs(*columns)

@@ -25,13 +25,14 @@ from fullconv.metrics import Scores
 from fullconv.nets import FCN
 from fullconv.training.loading import Batch, load_batch
 from fullconv.training.losses import class_weights, cross_entropy
-from fullconv.training.optimizer import make_optimizer
+from fullconv.training.optimizer import make_optimizer, training_mode
 from fullconv.training.run import RunFolder
 from fullconv.training.sampling import Batches, Draw
 from fullconv.training.schedule import Length, rate
 from fullconv.training.setup import RunOptions, Splits, make_net, surroundings
 from fullconv.training.state import Place, load_state, save_state
 from fullconv.training.summary import Summary, write_summary
+from fullconv.weights.donor import Donor
 from fullconv.weights.modelfile import ModelFile, write_model
 
 STATE_SECONDS = 60.0
@@ -103,6 +104,7 @@ class Run:
     tell: Listener
     start: float
     command: str
+    donors: list[Donor]
 
 
 class Trainer:
@@ -123,7 +125,8 @@ class Trainer:
         self.place = Place(reserve=min(10.0, (seconds or 0) / 30))
         self.best: Evaluation | None = None
         self.best_iu = -1.0
-        self.net, self.notes = make_net(run.options, resume)
+        self.net, self.notes = make_net(run.options, run.donors, run.splits.train.dataset.labels)
+        run.donors.clear()  # half a gigabyte, for some
         self.net.to(run.accelerator.device)
         optimizer = make_optimizer(self.net, run.options.recipe)
         if resume:
@@ -161,7 +164,7 @@ class Trainer:
             accelerator.init_trackers("events")
         samples = len(self.context.splits.train.dataset)
         batches = Batches(samples, options.recipe.batch, options.seed, self.place.step)
-        self.model.train()
+        training_mode(self.model)
         self.row_start = time.monotonic()
         next_state = time.monotonic() + STATE_SECONDS
         loading = ahead(self._load, batches, threads=1, depth=4)

@@ -32,6 +32,7 @@ class Recipe:
         augmentation: crop, scale, flip, jitter.
         steps: length of the run where neither steps, epochs nor minutes are given.
         clip: largest norm of the gradient, 0 for none.
+        fixed: only the score layers learn (FCN-32s-fixed, Long et al. 2015, table 2).
     """
 
     optimizer: str = "adamw"
@@ -47,6 +48,7 @@ class Recipe:
     augmentation: Augmentation = Augmentation()  # noqa: RUF009  (frozen)
     steps: int = 4000
     clip: float = 5.0
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         for kind, name, choices in (
@@ -57,6 +59,8 @@ class Recipe:
         ):
             if name not in choices:
                 raise unknown_name(kind, name, choices)
+        if not isinstance(self.fixed, bool):
+            raise OptionError(f"fixed {self.fixed!r}; expected true or false")
         for name in ("batch", "steps"):
             if not isinstance(getattr(self, name), int):
                 raise OptionError(f"{name} {getattr(self, name)!r}; expected a whole number")

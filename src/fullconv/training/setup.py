@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -21,9 +21,11 @@ from fullconv.data.check import Checked, check, require_usable
 from fullconv.data.sample import Dataset
 from fullconv.errors import DataError, GeometryError, OptionError, printable
 from fullconv.inference.evaluate import require_fit
+from fullconv.labels import LabelSet
 from fullconv.nets import FCN, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
-from fullconv.weights.modelfile import read_model
+from fullconv.weights.donor import Donor, read_donor
+from fullconv.weights.transplant import transplant
 
 Data = str | Path | tuple[Dataset, Dataset]
 """What `open_dataset` takes, or the train and val data sets themselves."""
@@ -41,7 +43,7 @@ class RunOptions:
         seed: of initial weights, order, augmentation and dropout.
         steps, minutes: the length, one of the two.
         precision: of the training's convolutions, "float32" or "bfloat16".
-        init: model file the weights started from.
+        init: files the weights started from.
     """
 
     data: str
@@ -52,7 +54,7 @@ class RunOptions:
     steps: int | None
     minutes: float | None
     precision: str
-    init: str | None = None
+    init: tuple[str, ...] = ()
 
     def to_yaml(self) -> dict[str, Any]:
         """Plain values for run.yaml."""
@@ -70,10 +72,11 @@ class RunOptions:
             augmentation: dict[str, Any] = {
                 key: tuple(v) if isinstance(v, list) else v for key, v in recipe.pop("augmentation").items()
             }
-            own = {key: value[key] for key in cls.__dataclass_fields__ if key not in ("net", "recipe")}
+            own = {key: value[key] for key in cls.__dataclass_fields__ if key not in ("net", "recipe", "init")}
             return cls(
                 net=NetOptions.from_json(value["net"]),
                 recipe=Recipe(**recipe, augmentation=Augmentation(**augmentation)),
+                init=tuple(value["init"]),
                 **own,
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -125,10 +128,38 @@ def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = N
     return Splits(*checked)
 
 
+def choose_net(net: str | NetOptions, train: Dataset, net_options: Mapping[str, Any]) -> NetOptions:
+    """The options of the net for a data set's inputs and classes.
+
+    Raises:
+        OptionError: a name or option that is unknown, or a net for other data.
+    """
+    if isinstance(net, str):
+        classes = {task: len(labels) for task, labels in train.labels.items()}
+        with torch.device("meta"):  # only its options are wanted here
+            net = build(net, classes, channels=train.channels, **net_options).options
+    require_fit(net, train)
+    return net
+
+
+def read_donors(net: NetOptions, init: Sequence[str | Path]) -> list[Donor]:
+    """The files that the first weights come from.
+
+    Raises:
+        ModelFileError: a file cannot be read.
+        OptionError: a file of another kind.
+    """
+    if not init:
+        return []
+    with torch.device("meta"):
+        target = FCN(net)
+    return [read_donor(path, target) for path in init]
+
+
 def resolve_options(
     data: str,
     splits: Splits,
-    net: str | NetOptions,
+    net: NetOptions,
     *,
     recipe: str,
     seed: int,
@@ -136,8 +167,7 @@ def resolve_options(
     epochs: float | None,
     steps: int | None,
     precision: str,
-    init: str | None,
-    net_options: Mapping[str, Any],
+    init: Sequence[str | Path],
     overrides: Mapping[str, Any],
 ) -> RunOptions:
     """Everything a user left open, decided."""
@@ -147,20 +177,14 @@ def resolve_options(
         raise OptionError(f"{epochs} epochs; expected a number above 0")
     if not 0 <= seed < 1 << 63:
         raise OptionError(f"seed {seed}; expected 0 or a positive number of at most 63 bits")
-    train = splits.train.dataset
-    if isinstance(net, str):
-        classes = {task: len(labels) for task, labels in train.labels.items()}
-        with torch.device("meta"):  # only its options are wanted here
-            net = build(net, classes, channels=train.channels, **net_options).options
-    require_fit(net, train)
     fixed = fitted(recipe, splits.train.sizes, overrides)
     if epochs is not None:
-        steps = max(1, round(epochs * len(train) / fixed.batch))
+        steps = max(1, round(epochs * len(splits.train.dataset) / fixed.batch))
     if steps is None and minutes is None:
         steps = fixed.steps
     size = fixed.augmentation.crop or min(splits.train.sizes, key=max)
     _require_trainable(net, fixed.batch, size)
-    return RunOptions(data, net, fixed, recipe, seed, steps, minutes, precision, init=init)
+    return RunOptions(data, net, fixed, recipe, seed, steps, minutes, precision, init=tuple(map(str, init)))
 
 
 def _require_trainable(net: NetOptions, batch: int, size: tuple[int, int]) -> None:
@@ -178,36 +202,21 @@ def _require_trainable(net: NetOptions, batch: int, size: tuple[int, int]) -> No
             ) from error
 
 
-def make_net(options: RunOptions, resume: bool = False) -> tuple[FCN, list[str]]:
-    """The net with its first weights, and what was taken from `options.init`, a line each.
+def make_net(options: RunOptions, donors: Sequence[Donor], labels: Mapping[str, LabelSet]) -> tuple[FCN, list[str]]:
+    """The net with its first weights, and what became of those of the donors, a line each.
 
     Args:
-        resume: the weights will come from the run's state, and `options.init` may be gone.
+        donors: of `options.init`; none where a run is resumed, whose weights come from its state.
+        labels: the data's classes by task.
     """
     torch.manual_seed(options.seed)
     net = FCN(options.net)
-    if options.init is None:
-        return net, []
-    return net, [f"init: weights from {options.init} when the run began"] if resume else initialise(net, options.init)
-
-
-def initialise(net: FCN, path: str | Path) -> list[str]:
-    """Copy every weight of a model file that has the same name and shape; returns what was copied and what was not.
-
-    Raises:
-        ModelFileError: the file cannot be read.
-        OptionError: no weight fits.
-    """
-    source, target = read_model(path).net.state_dict(), net.state_dict()
-    fitting = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
-    if not any(value.is_floating_point() for value in fitting.values()):
-        raise OptionError(f"{path}: none of its {len(source)} weights fits this net; choose the net it was made for")
-    net.load_state_dict(fitting, strict=False)
-    left = sorted(set(target) - set(fitting))
-    return [
-        f"init: {len(fitting)} of {len(target)} weights from {path}",
-        *([f"init: fresh weights: {', '.join(left[:20])}{' ...' if len(left) > 20 else ''}"] if left else []),
-    ]
+    files = ", ".join(options.init)
+    if not donors:
+        return net, [f"init: weights from {files} when the run began"] if files else []
+    done = transplant(net, donors, labels)
+    net.to_channels_last()
+    return net, [f"init from {files}: {line}" for line in done.summary()]
 
 
 def surroundings() -> dict[str, Any]:

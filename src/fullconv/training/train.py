@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
 from fullconv.training.loop import Listener, Run, Tick, Trained, Trainer, interruptible
 from fullconv.training.run import RunFolder
-from fullconv.training.setup import Data, RunOptions, open_splits, resolve_options
+from fullconv.training.setup import Data, RunOptions, choose_net, open_splits, read_donors, resolve_options
+from fullconv.weights.donor import Donor
+from fullconv.weights.transplant import adopted
 
 
 def train(
@@ -28,7 +30,7 @@ def train(
     epochs: float | None = None,
     steps: int | None = None,
     recipe: str | None = None,
-    init: str | Path | None = None,
+    init: str | Path | Sequence[str | Path] = (),
     resume: bool = False,
     seed: int | None = None,
     precision: str | None = None,
@@ -46,7 +48,8 @@ def train(
         minutes, epochs, steps: the length, at most one of them; default: the recipe's steps. Minutes are those of the
             whole call: the schedule is planned so that they are used and kept.
         recipe: a name of `RECIPES` (default "scratch").
-        init: a model file whose fitting weights are the first ones.
+        init: a model file, .caffemodel or torchvision classifier that the first weights come from, or several: see
+            `fullconv.weights.transplant`.
         resume: go on with the run in `out`, on the same data and with its options; no others may be given.
         seed: of everything random (default 0); the caller's own generators are left as they were.
         precision: "float32", "bfloat16" or "auto" (default: bfloat16 where the processor computes in it). Weights, sums
@@ -66,12 +69,13 @@ def train(
         "net": net, "minutes": minutes, "epochs": epochs, "steps": steps, "recipe": recipe, "init": init, "seed": seed,
         "precision": precision, **(net_options or {}), **overrides,
     }  # fmt: skip
-    given = [name for name, value in chosen.items() if value is not None]
+    given = [name for name, value in chosen.items() if value is not None and value != ()]
     if resume and given:
         raise OptionError(f"a resumed run keeps its options; leave out {', '.join(given)}, or start a new run")
     if resume and out is None:
         raise OptionError("--resume needs the run's folder; add --out RUN")
     net = net or "fcn8s-slim"
+    init = [init] if isinstance(init, str | Path) else list(init)
     source = data[0].source if isinstance(data, tuple) else str(data)
     if out is None:
         name = Path(source).resolve().stem or "data"
@@ -83,6 +87,7 @@ def train(
         raise OptionError(
             f"{accelerator.num_processes} processes; this version trains in one: start it without a launcher"
         )
+    donors: list[Donor] = []
     splits = open_splits(data, lambda _, done, total: tell(Tick("check", done / total)))
     if resume:
         saved = folder.read_options()
@@ -91,21 +96,22 @@ def train(
         if saved.get("fingerprint") != splits.fingerprint():
             raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
     else:
+        chosen_net = choose_net(net, splits.train.dataset, net_options or {})
+        donors = read_donors(chosen_net, init)
         options = resolve_options(
             source,
             splits,
-            net,
+            adopted(chosen_net, donors),
             recipe=recipe or "scratch",
             seed=seed or 0,
             minutes=minutes,
             epochs=epochs,
             steps=steps,
             precision=resolve(precision or "auto", accelerator.device),
-            init=None if init is None else str(init),
-            net_options=net_options or {},
+            init=init,
             overrides=overrides,
         )
     with torch.random.fork_rng():
-        trainer = Trainer(Run(folder, splits, options, accelerator, tell, start, command), resume)
+        trainer = Trainer(Run(folder, splits, options, accelerator, tell, start, command, donors), resume)
         with interruptible(trainer):
             return trainer.run()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from fullconv.nets.trunks.response_norm import ResponseNorm
 from fullconv.nets.trunks.trunk import Trunk, scaled
 
 HIDDEN = 4096
@@ -26,14 +27,14 @@ def alexnet(channels: int, padding: int | None, dropout: float, width: float, no
         padding: of conv1 (100 in the paper, 0 in the classifier), poolings and fc6 then have none; None: units lie
             on every 32nd pixel from the first, and the net takes every size.
         dropout: element-wise, after fc6 and fc7.
-        width: factor on all channel numbers, such that those of the grouped convolutions stay even.
+        width: factor on all channel numbers; those of the convolutions stay even, for the groups.
         norm_first: normalisation, then pooling: BVLC AlexNet, whose weights have the same names and shapes.
     """
     layers: dict[str, nn.Module] = {}
     for number, (full_width, kernel, groups) in enumerate(GROUPED, 1):
-        channels = _convolution(layers, number, channels, scaled(full_width, width), kernel, groups, padding)
+        channels = _convolution(layers, number, channels, 2 * scaled(full_width // 2, width), kernel, groups, padding)
         if number <= 2:
-            pool, norm = _pooling(padding), nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
+            pool, norm = _pooling(padding), ResponseNorm()
             tail = {f"pool{number}": pool, f"norm{number}": norm}
             layers |= dict(reversed(tail.items())) if norm_first else tail
     layers["pool5"] = _pooling(padding)

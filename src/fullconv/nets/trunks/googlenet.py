@@ -10,6 +10,7 @@ from collections import OrderedDict
 from torch import nn
 
 from fullconv.nets.branches import Branches
+from fullconv.nets.trunks.response_norm import ResponseNorm
 from fullconv.nets.trunks.trunk import Trunk, scaled
 
 INCEPTION = {
@@ -75,7 +76,7 @@ def googlenet(channels: int, padding: int | None, dropout: float, width: float, 
         return Branches(*branches)
 
     def norm(number: int) -> dict[str, nn.Module]:
-        return {} if batch_norm else {f"norm{number}": nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)}
+        return {} if batch_norm else {f"norm{number}": ResponseNorm()}
 
     conv1 = convolution("7x7_s2", scaled(64, width), 7, 2, padding)
     conv2 = convolution("3x3_reduce", scaled(64, width), 1) | convolution("3x3", scaled(192, width), 3)

@@ -1,0 +1,286 @@
+"""Transplanting: what a net computes after it, and what is said of every weight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcn_oracle import surgery
+from fullconv.errors import ModelFileError, OptionError
+from fullconv.labels import LabelSet
+from fullconv.nets import FCN, InputOptions, build
+from fullconv.weights.donor import Donor, read_donor
+from fullconv.weights.modelfile import ModelFile, write_model
+from fullconv.weights.transplant import adopted, transplant
+
+WIDTH = 1 / 16
+COLOURS = LabelSet(("ground", "road", "sky"))
+
+
+def random_net(name: str, classes: int | dict[str, int] | None = 3, seed: int = 0, **options: object) -> FCN:
+    """Random score layers, which a fresh net has at zero, and an activation scale that shows differences."""
+    torch.manual_seed(seed)
+    net = build(name, classes, **{"width": WIDTH, **options})  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in net.heads.parameters():
+            if parameter.ndim < 4 or parameter.shape[2:] == (1, 1):
+                parameter.normal_(0, 0.05)
+    return net.eval()
+
+
+def donor(net: FCN, path: Path, labels: LabelSet | dict[str, LabelSet] | None = None) -> Donor:
+    """Through a model file, as users have it."""
+    sets = labels or {task: LabelSet.numbered(k) for task, k in net.options.classes.items()}
+    write_model(path, ModelFile(net, sets if isinstance(sets, dict) else {"semantic": sets}))
+    return read_donor(path, net)
+
+
+def image(channels: int = 3, size: tuple[int, int] = (40, 53), seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (1, channels, *size), generator=torch.Generator().manual_seed(seed)).float()
+
+
+def hows(net: FCN, *donors: Donor, labels: LabelSet | None = None) -> dict[str, str]:
+    done = transplant(net, donors, {"semantic": labels} if labels else None)
+    assert [entry.key for entry in done.entries] == list(net.state_dict())
+    return {entry.key: entry.how for entry in done.entries}
+
+
+class TestStages:
+    """FCN-32s -> 16s -> 8s (Long et al. 2015, section 4.2), with the literal geometry of the reference."""
+
+    def test_16s_of_a_32s_model(self, tmp_path: Path) -> None:
+        coarse = random_net("fcn32s-vgg16", padding="paper")
+        finer = random_net("fcn16s-vgg16", padding="paper", seed=1)
+        done = hows(finer, donor(coarse, tmp_path / "m.safetensors"))
+        zero = {key for key, how in done.items() if how == "zero"}
+        assert zero == {f"heads.semantic.score.image.16.{kind}" for kind in ("weight", "bias")}
+        assert all(how == "copied" for key, how in done.items() if key not in zero)
+        x = image()
+        with torch.inference_mode():
+            score_fr = coarse.coarse(x)["semantic"].scores
+            twice = F.conv_transpose2d(score_fr, surgery(3, 4), stride=2)
+            expected = F.conv_transpose2d(twice, surgery(3, 32), stride=16)[:, :, 27 : 27 + 40, 27 : 27 + 53]
+            torch.testing.assert_close(finer(x), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+            # Reference pitfall 15: not what the 32s net gives.
+            assert (finer(x) - coarse(x)).abs().max() > 1e-3 * expected.abs().max()
+
+    def test_8s_of_a_16s_model(self, tmp_path: Path) -> None:
+        coarse = random_net("fcn16s-vgg16", padding="paper")
+        finer = random_net("fcn8s-vgg16", padding="paper", seed=1)
+        done = hows(finer, donor(coarse, tmp_path / "m.safetensors"))
+        assert [key for key, how in done.items() if how == "zero"] == [
+            f"heads.semantic.score.image.8.{kind}" for kind in ("weight", "bias")
+        ]
+        x = image()
+        with torch.inference_mode():
+            fuse_pool4 = coarse.coarse(x)["semantic"].scores
+            twice = F.conv_transpose2d(fuse_pool4, surgery(3, 4), stride=2)
+            expected = F.conv_transpose2d(twice, surgery(3, 16), stride=8)[:, :, 31 : 31 + 40, 31 : 31 + 53]
+            torch.testing.assert_close(finer(x), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+    def test_the_smoother_kernel_of_pitfall_15(self, tmp_path: Path) -> None:
+        """A single coarse cell, along an axis: a support of 80 instead of 64, values that differ by up to 0.234."""
+        spread = {}
+        for name in ("fcn32s-vgg16", "fcn16s-vgg16"):
+            head = random_net(name, 1, padding="paper").heads["semantic"]
+            impulse = torch.zeros(1, 1, 9, 9)
+            impulse[..., 4, :] = 1
+            if name == "fcn16s-vgg16":
+                impulse = head.upscore["16"](impulse, (0, 20), (0, 20))
+            size = 32 * 9 + 80
+            spread[name] = head.upscore["output"](impulse, (0, size), (0, size))[0, 0, :, size // 2]
+        once, twice = spread["fcn32s-vgg16"], spread["fcn16s-vgg16"]
+        assert [int((each > 0).sum()) for each in (once, twice)] == [64, 80]
+        # Centred on their cell: 32 * 4 + 31.5, and 16 * (2 * 4 + 1.5) + 15.5.
+        moved = twice[8 : 8 + 280]
+        difference = (once[:280] - moved).abs().max().item()
+        assert difference == pytest.approx(0.234, abs=5e-4)
+
+
+def test_classes_by_name(tmp_path: Path) -> None:
+    source = random_net("fcn16s-vgg16")
+    target = random_net("fcn16s-vgg16", 4, seed=1)
+    ours = LabelSet(("sky", "boat", "ground", "sea"))
+    done = hows(target, donor(source, tmp_path / "m.safetensors", COLOURS), labels=ours)
+    assert done["heads.semantic.score.image.16.bias"] == "2 of 4 classes: sky, ground"
+    x = image()
+    with torch.inference_mode():
+        theirs, mine = source(x), target(x)
+    torch.testing.assert_close(mine[:, [0, 2]], theirs[:, [2, 0]])
+    assert not mine[:, [1, 3]].any()
+    done = hows(target, donor(source, tmp_path / "m.safetensors", COLOURS), labels=LabelSet(("a", "b", "c", "d")))
+    assert all(how == "zero" for key, how in done.items() if key.startswith("heads."))
+
+
+def test_unnamed_classes_are_copied_if_they_are_as_many(tmp_path: Path) -> None:
+    given = replace(donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors"), labels={})
+    for classes, expected in ((3, "copied"), (4, "zero")):
+        done = hows(random_net("fcn32s-vgg16", classes, seed=1), given, labels=LabelSet.numbered(classes))
+        assert done["heads.semantic.score.image.32.weight"] == expected
+
+
+def test_learned_upsampling_is_kept_for_the_same_classes(tmp_path: Path) -> None:
+    source = random_net("fcn16s-vgg16", upsampling="learned-all")
+    with torch.no_grad():
+        for upscore in source.heads["semantic"].upscore.values():
+            upscore.weight.add_(torch.rand_like(upscore.weight), alpha=0.1)
+    given = donor(source, tmp_path / "m.safetensors", COLOURS)
+    same = random_net("fcn16s-vgg16", upsampling="learned-all", seed=1)
+    assert set(hows(same, given, labels=COLOURS).values()) == {"copied"}
+    torch.testing.assert_close(same(image()), source(image()))
+    other = random_net("fcn16s-vgg16", 2, upsampling="learned-all", seed=1)
+    done = hows(other, given, labels=LabelSet(("sky", "sea")))
+    assert done["heads.semantic.upscore.output.weight"] == "bilinear"
+    torch.testing.assert_close(other.get_parameter("heads.semantic.upscore.output.weight"), surgery(2, 32))
+
+
+def test_early_fusion_begins_with_the_mean_of_the_colour_filters(tmp_path: Path) -> None:
+    """Reference 1.2, nyud-fcn32s-color-d."""
+    source = random_net("nyud-fcn32s-color", None)
+    target = random_net("nyud-fcn32s-color-d", None, seed=1)
+    done = hows(target, donor(source, tmp_path / "m.safetensors"))
+    assert done["trunks.fused.conv1_1.weight"] == "channels 0..2 copied, the others their mean"
+    weight, colour = (
+        net.get_parameter(f"trunks.{t}.conv1_1.weight") for net, t in ((target, "fused"), (source, "color"))
+    )
+    torch.testing.assert_close(weight[:, :3], colour)
+    torch.testing.assert_close(weight[:, 3], (colour[:, 0] + colour[:, 1] + colour[:, 2]) / 3)
+    x = image()
+    mean_depth = torch.full((1, 1, 40, 53), 7.844).exp()  # its normalised value is zero: colour alone is left
+    with torch.inference_mode():
+        torch.testing.assert_close(target({"color": x, "depth": mean_depth}), source(x), rtol=1e-3, atol=1e-3)
+
+
+def test_early_fusion_finds_the_colour_among_the_inputs(tmp_path: Path) -> None:
+    source = random_net("fcn32s-vgg16")
+    target = random_net("fcn32s-vgg16", channels={"depth": 2, "image": 3})
+    done = hows(target, donor(source, tmp_path / "m.safetensors"))
+    assert done["trunks.fused.conv1_1.weight"] == "channels 2..4 copied, the others their mean"
+    torch.testing.assert_close(
+        target.get_parameter("trunks.fused.conv1_1.weight")[:, 2:], source.get_parameter("trunks.image.conv1_1.weight")
+    )
+
+
+def test_fewer_channels_take_the_mean(tmp_path: Path) -> None:
+    target = random_net("fcn32s-vgg16", channels=1)
+    done = hows(target, donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors"))
+    assert done["trunks.image.conv1_1.weight"] == "mean of 3 filters"
+
+
+def test_two_nets_become_one_with_late_fusion(tmp_path: Path) -> None:
+    color, hha = random_net("nyud-fcn32s-color", None), random_net("nyud-fcn32s-hha", None, seed=1)
+    donors = [donor(color, tmp_path / "c.safetensors"), donor(hha, tmp_path / "h.safetensors")]
+    x, y = image(seed=1), image(seed=2)
+    with torch.inference_mode():
+        expected = (color(x) + hha(y)) / 2
+    for order in (donors, donors[::-1]):  # they are known by their names
+        fused = random_net("nyud-fcn32s-color-hha", None, seed=2)
+        assert set(hows(fused, *order).values()) == {"copied"}
+        with torch.inference_mode():
+            torch.testing.assert_close(fused({"color": x, "hha": y}), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_trunks_without_the_inputs_names_are_taken_in_order(tmp_path: Path) -> None:
+    one, two = random_net("fcn32s-vgg16"), random_net("fcn32s-vgg16", seed=1)
+    donors = [donor(one, tmp_path / "1.safetensors"), donor(two, tmp_path / "2.safetensors")]
+    target = random_net("fcn32s-vgg16", channels={"day": 3, "night": 3}, fusion="late")
+    transplant(target, donors)
+    for name, net in (("day", one), ("night", two)):
+        assert torch.equal(
+            target.get_parameter(f"trunks.{name}.fc6.weight"), net.get_parameter("trunks.image.fc6.weight")
+        )
+    transplant(target, donors[1:])  # one file alone serves both
+    for name in ("day", "night"):
+        assert torch.equal(
+            target.get_parameter(f"trunks.{name}.fc6.weight"), two.get_parameter("trunks.image.fc6.weight")
+        )
+    with pytest.raises(OptionError, match=r"2.safetensors gives this net nothing beside the others; leave it out"):
+        transplant(random_net("fcn32s-vgg16"), donors)
+
+
+@pytest.mark.parametrize(("source", "target"), [("voc-fcn8s-atonce", "voc-fcn8s"), ("voc-fcn8s", "voc-fcn8s-atonce")])
+def test_factors_on_the_skips_are_folded_or_unfolded(source: str, target: str, tmp_path: Path) -> None:
+    net, other = random_net(source, None), random_net(target, None, seed=1)
+    with torch.no_grad():  # so that the skips count in the at-once net
+        for stride, factor in net.options.scales.items():
+            net.get_parameter(f"heads.semantic.score.image.{stride}.weight").mul_(1 / factor)
+    done = hows(other, donor(net, tmp_path / "m.safetensors"))
+    sixteen = "times 0.01" if target == "voc-fcn8s" else "times 100"
+    assert done["heads.semantic.score.image.16.weight"] == f"copied, {sixteen}"
+    assert done["heads.semantic.score.image.16.bias"] == done["heads.semantic.score.image.32.weight"] == "copied"
+    with torch.inference_mode():
+        one, two = net(image()), other(image())
+    assert (one - two).abs().max() < 1e-5 * one.abs().max()
+
+
+def test_the_normalisation_comes_with_the_weights(tmp_path: Path) -> None:
+    odd = {"image": InputOptions((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))}
+    source, target = random_net("fcn32s-vgg16", inputs=odd), random_net("fcn32s-vgg16", seed=1)
+    given = donor(source, tmp_path / "m.safetensors")
+    assert adopted(target.options, [given]).inputs == odd
+    transplant(target, [given])
+    assert target.options.inputs == odd
+    torch.testing.assert_close(target(image()), source(image()))
+    assert adopted(target.options, []) == target.options
+
+
+def test_a_net_on_meta_takes_the_tensors_as_they_are(tmp_path: Path) -> None:
+    given = donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors")
+    with torch.device("meta"):
+        target = build("fcn16s-vgg16", 3, channels={"a": 3, "b": 3}, fusion="late", width=WIDTH, upsampling="learned")
+    transplant(target, [given])
+    parameters = list(target.parameters())
+    assert not any(p.is_meta for p in parameters)
+    assert len({p.data_ptr() for p in parameters if p.numel()}) == len(parameters), "two trunks share no memory"
+    taken = given.weights["trunks.image.fc6.weight"].tensor.data_ptr()
+    assert target.get_parameter("trunks.a.fc6.weight").data_ptr() == taken, "no copy"
+
+
+def test_batch_norm_and_alike_trunks(tmp_path: Path) -> None:
+    source = random_net("fcn1s-slim")
+    for buffer in source.trunks.buffers():
+        buffer.add_(1)
+    target = random_net("fcn8s-slim", seed=1)
+    done = hows(target, donor(source, tmp_path / "m.safetensors"))
+    assert all(how == ("copied" if key.startswith("trunks.") else "zero") for key, how in done.items())
+    assert all(torch.equal(v, source.trunks.state_dict()[k]) for k, v in target.trunks.state_dict().items())
+
+
+def test_what_is_left_over_and_what_is_missing(tmp_path: Path) -> None:
+    source = random_net("fcn8s-vgg16")
+    given = donor(source, tmp_path / "m.safetensors")
+    kept = {key: value for key, value in given.weights.items() if ".fc7." not in key}
+    target = random_net("fcn32s-vgg16", seed=1)
+    before = target.get_parameter("trunks.image.fc7.weight").clone()
+    done = transplant(target, [replace(given, weights=kept, unused=("loss (Convolution)",))])
+    assert torch.equal(target.get_parameter("trunks.image.fc7.weight"), before)
+    assert done.fresh() == ["trunks.image.fc7.weight", "trunks.image.fc7.bias"]
+    skips = [f"heads.semantic.score.image.{s}.{kind}" for s in (16, 8) for kind in ("weight", "bias")]
+    assert list(done.dropped) == [*skips, "loss (Convolution)"]
+    assert done.summary() == [
+        "30 weights copied",
+        "2 weights fresh: trunks.image.fc7.weight, trunks.image.fc7.bias",
+        f"not used: {', '.join(skips)}, loss (Convolution)",
+    ]
+
+
+def test_refusals(tmp_path: Path) -> None:
+    given = donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors")
+    with pytest.raises(OptionError, match="m.safetensors has the trunk 'vgg16', the net has 'vgg16bn'; choose one"):
+        transplant(random_net("fcn32s-vgg16bn"), [given])
+    message = r"m.safetensors: trunks.image.conv1_1.weight is 4x3x3x3; the net's trunks.image.conv1_1.weight is 8x3x3x3"
+    with pytest.raises(ModelFileError, match=message):
+        transplant(random_net("fcn32s-vgg16", width=1 / 8), [given])
+    narrow = given.weights["heads.semantic.score.image.32.weight"]
+    odd = {**given.weights, "heads.semantic.score.image.32.weight": replace(narrow, tensor=narrow.tensor[:, :5])}
+    with pytest.raises(ModelFileError, match=r"score.image.32.weight reads 5 channels; the net's .* reads 256"):
+        transplant(random_net("fcn32s-vgg16"), [replace(given, weights=odd)])
+    with pytest.raises(
+        OptionError, match=r"weights.onnx: weights are read from .safetensors, .caffemodel, .pth, .pt files"
+    ):
+        read_donor("weights.onnx", random_net("fcn32s-vgg16"))
