@@ -7,6 +7,7 @@ numbered as in the files; pooling rounds down unless the reference says otherwis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class FeaturesAndClassifier(Net):
         self.classifier = nn.Sequential(*classifier)
 
     def logits(self, x: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return cast(Tensor, self.classifier(self.avgpool(self.features(x)).flatten(1)))
 
 
 def alexnet(width: float, classes: int) -> Net:
@@ -156,11 +157,11 @@ class GoogLeNet(Net):
     def logits(self, x: Tensor) -> Tensor:
         x = torch.stack([x[:, c] * (STD[c] / 0.5) + (MEAN[c] - 0.5) / 0.5 for c in range(3)], dim=1)  # transform_input
         x = self.maxpool2(self.conv3(self.conv2(self.maxpool1(self.conv1(x)))))
-        x = self.maxpool3(self.inception3b(self.inception3a(x)))
-        for module in ("4a", "4b", "4c", "4d", "4e"):
+        for module in INCEPTION:
+            if module in ("4a", "5a"):
+                x = (self.maxpool3 if module == "4a" else self.maxpool4)(x)
             x = getattr(self, f"inception{module}")(x)
-        x = self.inception5b(self.inception5a(self.maxpool4(x)))
-        return self.fc(self.dropout(self.avgpool(x).flatten(1)))
+        return cast(Tensor, self.fc(self.dropout(self.avgpool(x).flatten(1))))
 
     def last(self) -> nn.Linear:
         return self.fc
@@ -215,8 +216,9 @@ class ResNet(Net):
 
     def logits(self, x: Tensor) -> Tensor:
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(self.avgpool(x).flatten(1))
+        for number in (1, 2, 3, 4):
+            x = getattr(self, f"layer{number}")(x)
+        return cast(Tensor, self.fc(self.avgpool(x).flatten(1)))
 
 
 def _projection(channels: int, out: int, stride: int) -> nn.Sequential | None:
@@ -276,11 +278,13 @@ def random_net(name: str, width: float = 1.0, classes: int = 1000, seed: int = 0
             if isinstance(layer, nn.BatchNorm2d):
                 layer.eval()
                 layer.momentum = 0.1
-                layer.num_batches_tracked += int(torch.randint(1, 10**6, (), generator=generator))
-                spread = layer.running_var.sqrt()
-                layer.running_mean += spread * torch.empty_like(spread).uniform_(-0.3, 0.3, generator=generator)
-                layer.running_var *= torch.empty_like(spread).uniform_(0.7, 1.4, generator=generator)
-                layer.running_var += 0.01  # of channels that are constant in a thin net
+                count, mean, variance = (
+                    cast(Tensor, t) for t in (layer.num_batches_tracked, layer.running_mean, layer.running_var)
+                )
+                count += int(torch.randint(1, 10**6, (), generator=generator))
+                mean += variance.sqrt() * torch.empty_like(mean).uniform_(-0.3, 0.3, generator=generator)
+                variance *= torch.empty_like(variance).uniform_(0.7, 1.4, generator=generator)
+                variance += 0.01  # of channels that are constant in a thin net
         last = net.last()
         last.weight /= net(image).std()
     return net

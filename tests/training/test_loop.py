@@ -445,7 +445,13 @@ def test_first_weights_from_a_model_file(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path) -> None:
-    options = {"recipe": "heavy", "lr": 100.0, "momentum": 0.0, "data": (some("train", 4, (12, 20)), some("val", 1))}
+    # Decayed by 100 x 100, the weights grow ten thousandfold a step.
+    options = {
+        "recipe": "heavy",
+        "lr": 100.0,
+        "weight_decay": 100.0,
+        "data": (some("train", 4, (12, 20)), some("val", 1)),
+    }
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ \(images s\d\); lower .*\(100\)"):
         fit(tmp_path / "r", 50, **options)
     assert not (tmp_path / "r" / "state").exists() or all(

@@ -22,8 +22,8 @@ COLOURS = np.array([(230, 30, 30), (30, 230, 30), (30, 30, 230)], np.uint8)
 
 
 def blocks(seed: int) -> Sample:
-    """Blocks of 16 pixels, each class in its own colour."""
-    mask = np.random.default_rng(seed).integers(0, 3, (3, 4), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    """Blocks of 32 pixels, each class in its own colour."""
+    mask = np.random.default_rng(seed).integers(0, 3, (3, 4), dtype=np.uint8).repeat(32, axis=0).repeat(32, axis=1)
     return Sample(f"blocks{seed}", {IMAGE: COLOURS[mask]}, {SEMANTIC: mask})
 
 
@@ -33,7 +33,7 @@ DATA = (InMemory([blocks(s) for s in range(8)]), InMemory([blocks(s) for s in ra
 def fit(out: Path, net: str, steps: int, **changes: object) -> tuple[Trained, list[float]]:
     """A run, and the losses of its rows."""
     losses: list[float] = []
-    options = {"net_options": {"width": 1 / 16}, "batch": 4, "lr": 3e-4, "precision": "float32", **changes}
+    options = {"net_options": {"width": 1 / 8}, "batch": 4, "lr": 1e-4, "precision": "float32", **changes}
     done = train(
         DATA, net, out=out, steps=steps, **options,
         listener=lambda tick: losses.append(tick.loss) if tick.phase == "train" and tick.loss is not None else None,
@@ -46,16 +46,16 @@ def test_stages_train_on(tmp_path: Path) -> None:
     model, last = None, math.log(3)
     for stride in (32, 16, 8):
         start = {} if model is None else {"init": model}
-        done, losses = fit(tmp_path / f"{stride}", f"fcn{stride}s-vgg16", 50, **start)
+        done, losses = fit(tmp_path / f"{stride}", f"fcn{stride}s-vgg16", 40, **start)
         if model is None:
             assert losses[0] == pytest.approx(last, abs=1e-3)  # scores of zero
         else:
-            assert losses[0] < 1.2 * last, "not from the beginning"
-        assert losses[-1] < 0.95 * losses[0]
+            assert losses[0] < last + 0.05, "not from the beginning"
+        assert losses[-1] < losses[0] - 0.05
         model, last = done.model, losses[-1]
         net = Model.load(model).net
         assert net.options.stride == stride
-        assert all(layer.weight.abs().max() > 1e-3 for layer in net.heads["semantic"].score["image"].values())
+        assert all(layer.weight.abs().max() > 1e-4 for layer in net.heads["semantic"].score["image"].values())
         options = yaml.safe_load((done.path / "run.yaml").read_text())
         assert (
             options["init"] == []
@@ -85,7 +85,7 @@ def test_a_caffe_classifier_is_a_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("net", ["fcn16s-vgg16", "fcn8s-slim"])
 def test_only_the_score_layers_of_a_fixed_net_learn(net: str, tmp_path: Path) -> None:
     first, _ = fit(tmp_path / "first", net, 3)
-    done, losses = fit(tmp_path / "fixed", net, 8, init=first.model, fixed=True)
+    done, losses = fit(tmp_path / "fixed", net, 30, init=first.model, fixed=True)
     before, after = (Model.load(p).net.state_dict() for p in (first.model, done.path / "last.safetensors"))
     changed = {key for key in after if not torch.equal(before[key], after[key])}
     assert changed == {key for key in after if ".score." in key}  # batch norm's statistics too stay as they were
