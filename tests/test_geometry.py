@@ -27,6 +27,7 @@ from fullconv.geometry import (
     output_size,
     receptive_field,
     upsampling,
+    widest,
 )
 
 SIZES = range(1, 1001)
@@ -546,3 +547,20 @@ def test_grids_that_do_not_align() -> None:
         alignment([Window(2)], [Window(1)])
     with pytest.raises(GeometryError, match="strides differ by a factor of 2"):
         upsampling([Window(2, 2)], [], 4)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.integers(1, 3), st.integers(0, 5))
+def test_the_widest_branch_reads_what_any_other_reads(halves: list[int], stride: int, unit: int) -> None:
+    branches = [[Window(2 * half + 1, stride, half)] for half in halves]
+    best = widest(branches)
+    assert inputs(best, unit, unit + 3) == inputs_of_all(branches, unit, unit + 3)
+    assert best == [Window(2 * max(halves) + 1, stride, max(halves))]
+
+
+def test_branches_of_which_none_is_the_widest() -> None:
+    with pytest.raises(
+        GeometryError, match="branches whose units do not lie on each other; pad each by half its kernel"
+    ):
+        widest([[Window(3)], [Window(1)]])
+    with pytest.raises(GeometryError, match="a transposed window in a branch; its units read differently many pixels"):
+        widest([[Window(2, 2, transposed=True)], [Window(1)]])

@@ -204,19 +204,17 @@ def widest(paths: Sequence[P]) -> P:
     """Of branches that start and end together, the one whose outputs read whatever those of the others read.
 
     Raises:
-        GeometryError: the branches' units do not lie on each other, or none reads all.
+        GeometryError: the branches' units do not lie on each other, or a window is transposed.
 
     >>> widest([[Window(1)], [Window(5, padding=2)], [Window(3, padding=1)]])
     [Window(kernel=5, stride=1, padding=2, dilation=1, ceil=False, transposed=False)]
     """
+    if any(isinstance(layer, Window) and layer.transposed for path in paths for layer in path):
+        raise GeometryError("a transposed window in a branch; its units read differently many pixels")
     if len({coordinate_map(path) for path in paths}) > 1:
         raise GeometryError("branches whose units do not lie on each other; pad each by half its kernel")
-    # On one grid, what holds for unit 0 holds for every unit.
-    first, last = inputs_of_all(paths, 0, 1)
-    for path in paths:
-        if inputs(path, 0, 1) == (first, last):
-            return path
-    raise GeometryError("no branch reads all that the others read; their fields do not lie in each other")
+    # Fields about one centre lie in each other, and so do those of all units of one grid.
+    return max(paths, key=lambda path: receptive_field(path).size)
 
 
 def receptive_field(path: Path) -> Field:

@@ -344,7 +344,7 @@ class _Transfer:
             raise self._failure(f"answered {error.code} {printable(error.reason)[:80]}") from error
         except URLError:
             raise
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a malformed redirect
+        except (OSError, http.client.HTTPException) as error:
             raise _TransferError(one_line(error)) from error
         return response  # type: ignore[no-any-return]
 
@@ -444,6 +444,16 @@ class _Redirects(request.HTTPRedirectHandler):
             raise HTTPError(req.full_url, code, f"{msg} - redirection to {newurl} is not allowed", headers, fp)
         fp.close()  # its body would be read, however long
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(
+        self, req: request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError as error:
+            raise HTTPError(req.full_url, code, f"{msg} - redirection to no address ({error})", headers, fp) from error
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def _opener() -> request.OpenerDirector:

@@ -260,10 +260,11 @@ def _check_names(path: Path, trunk: str, state: Mapping[str, object]) -> None:
 def _differing(trunk: str, state: Mapping[str, object]) -> str | None:
     """How a file's names differ from those of a trunk's classifier; the last layer, all of it, may be absent."""
     names = TORCHVISION[trunk]
-    wanted = {names.source(key) for key in _trunk(trunk).state_dict()}
-    last = {f"{names.last}.weight", f"{names.last}.bias"}
-    needed = wanted | last if last & state.keys() else wanted
-    lacking = [key for key in sorted(needed - state.keys()) if not key.endswith(COUNTER)]
+    needed = [names.source(key) for key in _trunk(trunk).state_dict()]
+    last = [f"{names.last}.weight", f"{names.last}.bias"]
+    if not state.keys().isdisjoint(last):
+        needed += last
+    lacking = [key for key in needed if key not in state and not key.endswith(COUNTER)]
     if lacking:
         return f"lacks the weight {lacking[0]!r}"
     extra = [key for key in state if key not in needed and not key.startswith(names.auxiliary)]
@@ -291,8 +292,8 @@ def _score(path: Path, last: str, state: Mapping[str, object], channels: int) ->
         raise ModelFileError(
             f"{printable(path)}: weight {last}.bias is {_kind(bias)}; expected [K] for 1 to {MAX_CLASSES} classes"
         )
-    shapes = {"weight": (classes, channels), "bias": (classes,)}
-    weight, bias = (
+    shapes = {"bias": (classes,), "weight": (classes, channels)}
+    bias, weight = (
         _tensor(path, f"{last}.{name}", state[f"{last}.{name}"], shape, FLOATS, torch.float32)
         for name, shape in shapes.items()
     )
@@ -314,8 +315,10 @@ def _tensor(
         and found.device.type == "cpu"
     )
     if not isinstance(found, Tensor) or not ordinary or tuple(found.shape) != shape or found.dtype not in types:
+        *others, last = map(_type, types)
+        wanted = f"{', '.join(others)} or {last}" if others else last
         raise ModelFileError(
-            f"{printable(path)}: weight {source} is {_kind(found)}; expected {list(shape)} of {_type(types[0])}: "
+            f"{printable(path)}: weight {source} is {_kind(found)}; expected {list(shape)} of {wanted}: "
             "use the net that the file is of"
         )
     return found.detach().to(dtype)
