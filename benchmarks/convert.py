@@ -30,7 +30,7 @@ IMPORTS = "import fullconv.weights.convert, fullconv.cli"
 
 
 def measured(code: str, *arguments: str) -> tuple[float, float]:
-    """Seconds and peak MB of a Python process of its own. This one stays small: a child's peak includes its parent's."""
+    """Seconds and peak MB of a process of its own. This one stays small: a child's peak includes its parent's."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

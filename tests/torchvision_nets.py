@@ -36,8 +36,8 @@ class Net(nn.Module):
     std: Sequence[float] = STD
 
     def forward(self, image: Tensor) -> Tensor:
-        mean, std = (torch.tensor(list(values)).reshape(1, 3, 1, 1) for values in (self.mean, self.std))
-        return self.logits((image / 255 - mean) / std)
+        mean, std = (torch.tensor(v, dtype=torch.float64).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
+        return self.logits(((image.double() / 255 - mean) / std).to(self.last().weight.dtype))
 
     def logits(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -260,6 +260,7 @@ def random_net(name: str, width: float = 1.0, classes: int = 1000, seed: int = 0
     generator = torch.Generator().manual_seed(seed)
     net = shape_of(name, width, classes).to_empty(device="cpu").eval()
     image = random_images(1, generator)
+    damped: list[nn.BatchNorm2d] = []
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             bound = (6 / layer.weight[0].numel()) ** 0.5  # uniform: half the time of normal for VGG's 138 million
@@ -272,6 +273,10 @@ def random_net(name: str, width: float = 1.0, classes: int = 1000, seed: int = 0
             layer.weight.data.uniform_(0.5, 1.2, generator=generator)
             layer.bias.data.uniform_(-0.3, 0.3, generator=generator)
             layer.train()
+        elif isinstance(layer, BasicBlock | Bottleneck):
+            damped.append(layer.bn2 if isinstance(layer, BasicBlock) else layer.bn3)
+    for layer in damped:  # undamped, blocks in a row amplify rounding a hundredfold
+        layer.weight.data *= 0.3
     with torch.no_grad():
         net(image)
         for layer in net.modules():

@@ -172,6 +172,32 @@ def test_several_inputs_and_tasks() -> None:
         model.predict({**images, "depth": images["depth"][:, :7]})
 
 
+def test_depth_in_millimetres() -> None:
+    torch.manual_seed(0)
+    net = build("nyud-fcn32s-color-d", width=1 / 16).eval()
+    for parameter in net.heads.parameters():
+        nn.init.normal_(parameter, 0, 0.05)
+    model, rng = Model(net), np.random.default_rng(0)
+    color, depth = rng.integers(0, 256, (30, 20, 3), dtype=np.uint8), rng.integers(0, 9000, (30, 20))
+    with torch.no_grad():
+        expected = net(
+            {
+                "color": torch.from_numpy(color).permute(2, 0, 1)[None],
+                "depth": torch.from_numpy(depth).float()[None, None],
+            }
+        )
+    for values in (depth.astype(np.uint16), depth.astype(float)[:, :, None], depth):
+        prediction = model.predict({"color": color, "depth": values})
+        assert np.array_equal(prediction.labels, expected[0].argmax(0).numpy())
+    found = r"input 'depth' is uint8 of shape \(30, 20, 3\); expected an array of \(H, W\) numbers, such as depth in mm"
+    with pytest.raises(OptionError, match=found):
+        model.predict({"color": color, "depth": color})
+    with pytest.raises(OptionError, match="input 'depth' is str; expected an array"):
+        model.predict({"color": color, "depth": "depth.png"})
+    with pytest.raises(OptionError, match="input 'depth' is not two-dimensional or not finite; put 0 where"):
+        model.predict({"color": color, "depth": depth / 0.0})
+
+
 def test_labels_without_names_are_numbered() -> None:
     model = Model(make_net(classes=4))
     assert model.labels == LabelSet.numbered(4)

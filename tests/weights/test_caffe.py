@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from caffe_writer import EIGHT_BYTES, FOUR_BYTES, VARINT, encode, message, number, tag, varint, write_caffemodel
 from fullconv.errors import ModelFileError
-from fullconv.weights import caffe
+from fullconv.weights import caffe, protobuf
 from fullconv.weights.caffe import CaffeLayer, CaffeModel, read_caffemodel
 
 NEW = bytes.fromhex(
@@ -398,7 +398,7 @@ class TestRefusals:
     def test_a_file_that_is_cut_while_it_is_scanned(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         path = tmp_path / "net.caffemodel"
         path.write_bytes(NEW)
-        monkeypatch.setattr(caffe.os, "fstat", lambda _: SimpleNamespace(st_size=40))
+        monkeypatch.setattr(protobuf.os, "fstat", lambda _: SimpleNamespace(st_size=40))
         assert "at byte 33: the file ends; expected the 40 bytes it had at first" in refusal(path)
 
     @pytest.mark.parametrize("form", [{}, {"packed": False}, {"double": True}, {"packed": False, "double": True}])

@@ -63,11 +63,14 @@ def _layers(report: Conformance) -> Table:
         whats = list(dict.fromkeys(e.how for e in entries if not e.key.endswith("num_batches_tracked")))
         shapes = ["x".join(map(str, shape)) for shape in (first.source_shape, first.shape)]
         table.add_row(name, first.source, *shapes, f"{count:,}", "; ".join(whats))
+    for checked in report.checked:
+        shape = "x".join(map(str, checked.shape))
+        table.add_row(checked.module, checked.name, shape, "", "", checked.how)
     return table
 
 
 def _facts(report: Conformance) -> list[str]:
-    lines = [f"{report.parameters:,} parameters; upsampling that is bilinear and fixed is computed, not stored"]
+    lines = [f"{report.parameters:,} parameters"]
     for source in report.sources:
         known = f", which is the published {source.published}" if source.published else ""
         lines.append(f"{source.file}: {source.kind}, sha256 {source.sha256[:16]}...{known}")
@@ -76,7 +79,8 @@ def _facts(report: Conformance) -> list[str]:
         more = f" and {len(report.dropped) - 12} more" if len(report.dropped) > 12 else ""
         lines.append(f"In the files and not used: {shown}{more}")
     if report.zero:
-        lines.append(f"Zero, to be trained (fullconv train --init): {', '.join(report.zero)}")
+        layers = dict.fromkeys(key.rpartition(".")[0] for key in report.zero)
+        lines.append(f"Zero, to be trained (fullconv train --init): {', '.join(layers)}")
     if report.known_scores:
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in report.known_scores.items())
         lines.append(f"The published {report.net} scores on {report.scored_on}: {scores}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -140,6 +140,7 @@ class Model:
 
         Args:
             image: a path, PIL image or (H, W, C) uint8 array; a mapping by input name for nets with several inputs.
+                Depth (an input with `log`) is an array of (H, W) numbers in mm, 0 where nothing was measured.
             precision: "float32", "bfloat16" or "auto".
 
         Returns:
@@ -173,6 +174,9 @@ class Model:
         arrays: dict[str, Array] = {}
         for name, options in wanted.items():
             value = given[name]
+            if options.log:
+                arrays[name] = _measured(name, value)
+                continue
             ready = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] == (options.channels,)
             array = value if ready else as_image(value)
             if not isinstance(array, np.ndarray) or array.shape[2] != options.channels:
@@ -181,6 +185,16 @@ class Model:
                 )
             arrays[name] = array
         return arrays
+
+
+def _measured(name: str, value: object) -> Array:
+    """Numbers of any real type, (H, W) or (H, W, 1) -> (H, W, 1) float32."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "uif" or value.shape[2:] not in ((), (1,)):
+        found = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise OptionError(f"input {name!r} is {found}; expected an array of (H, W) numbers, such as depth in mm")
+    if value.ndim < 2 or not np.isfinite(value).all():
+        raise OptionError(f"input {name!r} is not two-dimensional or not finite; put 0 where nothing was measured")
+    return cast(Array, value.astype(np.float32).reshape(*value.shape[:2], 1))
 
 
 def drawable(image: Array) -> Array:

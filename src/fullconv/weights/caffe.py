@@ -8,8 +8,6 @@ come from anywhere: each length is checked against the message around it, and al
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -18,10 +16,20 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.errors import ModelFileError, one_line, printable
-
-MAX_FIELDS: Final = 1 << 17
-"""Of a file, all messages together; a net of a thousand layers has some 20,000."""
+from fullconv.errors import ModelFileError, printable
+from fullconv.weights.protobuf import (
+    CHUNK,
+    EIGHT_BYTES,
+    FOUR_BYTES,
+    LENGTH,
+    VARINT,
+    WIDTH,
+    Field,
+    Scan,
+    damaged,
+    signed,
+    unreadable,
+)
 
 MAX_LAYERS: Final = 10_000
 
@@ -33,17 +41,6 @@ MAX_DIMENSIONS: Final = 32
 
 MAX_VALUES: Final = 2**31 - 1
 """Of a blob, as in Caffe."""
-
-MAX_NAME: Final = 1000
-"""Bytes."""
-
-CHUNK: Final = 1 << 16
-"""Values that are converted at a time."""
-
-VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
-"""Protobuf's wire types; 3 and 4 are its deprecated groups."""
-
-WIDTH: Final = {EIGHT_BYTES: 8, FOUR_BYTES: 4}
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
@@ -100,7 +97,7 @@ class Blob:
                     self._read_piece(file, piece, values[done : done + piece.size])
                     done += piece.size
         except OSError as error:
-            raise ModelFileError(_unreadable(self.path, error)) from error
+            raise unreadable(self.path, error) from error
         return values.astype(np.float32, copy=False).reshape(self.shape)
 
     def _read_piece(self, file: BufferedReader, piece: Piece, values: NDArray[np.float32]) -> None:
@@ -120,7 +117,7 @@ class Blob:
         file.seek(start)
         got = file.readinto(out.data)
         if got < out.size:
-            raise ModelFileError(_damaged(self.path, start + got, "the file ends", "the values found there before"))
+            raise damaged(self.path, start + got, "the file ends", "the values found there before")
 
 
 @dataclass(frozen=True)
@@ -154,122 +151,12 @@ def read_caffemodel(path: str | Path) -> CaffeModel:
             raise ModelFileError(f"{printable(path)} {what}; expected a .caffemodel file, such as Caffe's snapshots")
         with path.open("rb") as file:
             _refuse_foreign(path, file.read(2048))
-            return _model(_Scan(path, file))
+            return _model(Scan(path, file))
     except OSError as error:
-        raise ModelFileError(_unreadable(path, error)) from error
+        raise unreadable(path, error) from error
 
 
-class _Field(NamedTuple):
-    """One field, or a run of unpacked values of one field.
-
-    Its content is bytes `start` to `stop` of the file; `value` is a varint's, `size` the number of values in a run.
-    """
-
-    at: int
-    number: int
-    wire: int
-    start: int
-    stop: int
-    value: int
-    size: int
-
-
-class _Scan:
-    """A walk over the fields of one file."""
-
-    def __init__(self, path: Path, file: BufferedReader) -> None:
-        self.path, self.file = path, file
-        self.size = os.fstat(file.fileno()).st_size
-        self._left = MAX_FIELDS
-
-    def damaged(self, at: int, found: str, expected: str) -> ModelFileError:
-        return ModelFileError(_damaged(self.path, at, found, expected))
-
-    def fields(self, start: int, stop: int) -> Iterator[_Field]:
-        """The fields of the message in bytes `start` to `stop`."""
-        at = start
-        while at < stop:
-            self._left -= 1
-            if self._left < 0:
-                raise self.damaged(at, f"more than {MAX_FIELDS} fields", "the few thousand of a net")
-            tag, begin = self.varint(at, stop, 5)
-            number, wire = tag >> 3, tag & 7
-            if not 1 <= number < 1 << 29:
-                raise self.damaged(at, f"field number {number}", "1 to 536870911")
-            value, size = 0, 1
-            if wire == VARINT:
-                value, end = self.varint(begin, stop, 10)
-            elif wire == LENGTH:
-                length, begin = self.varint(begin, stop, 5)
-                end = begin + length
-            elif wire in WIDTH:
-                end = begin + WIDTH[wire]
-            else:
-                what = "a group" if wire in {3, 4} else f"wire type {wire}"
-                raise self.damaged(at, f"field {number} is {what}", "a number, a float or a length")
-            if end > stop:
-                raise self.damaged(at, f"field {number} of {end - begin} bytes", f"at most {max(stop - begin, 0)}")
-            if wire in WIDTH:
-                more = self._run(end, stop, tag, 1 + WIDTH[wire])
-                size, end = 1 + more, end + more * (1 + WIDTH[wire])
-            yield _Field(at, number, wire, begin, end, value, size)
-            at = end
-
-    def varint(self, at: int, stop: int, limit: int) -> tuple[int, int]:
-        """A number of at most `limit` bytes, seven bits each, and where it ends."""
-        content = self.read(at, min(at + limit, stop))
-        value = 0
-        for index, byte in enumerate(content):
-            value |= (byte & 0x7F) << 7 * index
-            if byte < 0x80:
-                if value >> 64:
-                    raise self.damaged(at, "a number of more than 64 bits", "at most 64")
-                return value, at + index + 1
-        if len(content) == limit:
-            raise self.damaged(at, f"a number of more than {limit} bytes", f"at most {limit}")
-        raise self.damaged(at, "a message that ends within a number", "its last byte")
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Some bytes, all of them."""
-        self.file.seek(start)
-        content = self.file.read(stop - start)
-        if len(content) < stop - start:
-            raise self.damaged(start + len(content), "the file ends", f"the {self.size} bytes it had at first")
-        return content
-
-    def int32(self, field: _Field) -> int:
-        self.expect(field, VARINT, "a number")
-        return _signed(field.value, 32)
-
-    def text(self, field: _Field, what: str) -> str:
-        """A name, in UTF-8."""
-        self.expect(field, LENGTH, what)
-        if field.stop - field.start > MAX_NAME:
-            raise self.damaged(field.at, f"{what} of {field.stop - field.start} bytes", f"at most {MAX_NAME}")
-        try:
-            return self.read(field.start, field.stop).decode()
-        except UnicodeDecodeError as error:
-            raise self.damaged(field.start + error.start, f"{what} that is not UTF-8", "text") from error
-
-    def expect(self, field: _Field, wire: int, what: str) -> None:
-        if field.wire != wire:
-            raise self.damaged(field.at, f"field {field.number} of wire type {field.wire}", f"{what}, of type {wire}")
-
-    def _run(self, at: int, stop: int, tag: int, step: int) -> int:
-        """How many fields of the same tag and size follow at once, for files that store values unpacked."""
-        if tag > 0x7F:
-            return 0
-        total, rows = 0, 8
-        while rows := min(rows, (stop - at) // step):
-            same = np.frombuffer(self.read(at, at + rows * step), np.uint8)[::step] == tag
-            if not same.all():
-                return total + int(same.argmin())
-            total, at = total + rows, at + rows * step
-            rows = min(2 * rows, CHUNK)  # grows with the run, so that a file of short runs costs no more than its size
-        return total
-
-
-def _model(scan: _Scan) -> CaffeModel:
+def _model(scan: Scan) -> CaffeModel:
     """NetParameter: name 1, V1 layers 2, layers 100."""
     name, layers = "", []
     weighted: set[str] = set()
@@ -294,7 +181,7 @@ def _model(scan: _Scan) -> CaffeModel:
     return CaffeModel(scan.path, name, tuple(layers))
 
 
-def _layer(scan: _Scan, field: _Field) -> CaffeLayer:
+def _layer(scan: Scan, field: Field) -> CaffeLayer:
     """LayerParameter: name 1, type 2, blobs 7. V1LayerParameter: V0 layer 1, name 4, type 5, blobs 6."""
     scan.expect(field, LENGTH, "a layer")
     v1 = field.number == 2
@@ -321,7 +208,7 @@ def _layer(scan: _Scan, field: _Field) -> CaffeLayer:
     return CaffeLayer(name, kind, tuple(blobs))
 
 
-def _blob(scan: _Scan, field: _Field) -> Blob:
+def _blob(scan: Scan, field: Field) -> Blob:
     """BlobProto: legacy shape 1 to 4, data 5, shape 7, double_data 8; diff 6 and double_diff 9 are gradients."""
     scan.expect(field, LENGTH, "a blob")
     legacy: dict[int, int] = {}
@@ -351,7 +238,7 @@ def _blob(scan: _Scan, field: _Field) -> Blob:
     return Blob(scan.path, shape, width, tuple(pieces))
 
 
-def _values(scan: _Scan, field: _Field, wire: int) -> list[Piece]:
+def _values(scan: Scan, field: Field, wire: int) -> list[Piece]:
     """Where the values of a repeated float or double field lie; one field may come in many pieces."""
     width = WIDTH[wire]
     if field.wire == wire:
@@ -363,7 +250,7 @@ def _values(scan: _Scan, field: _Field, wire: int) -> list[Piece]:
     return [Piece(field.start, count, width)] if count else []
 
 
-def _dims(scan: _Scan, field: _Field, limit: int) -> list[int]:
+def _dims(scan: Scan, field: Field, limit: int) -> list[int]:
     """BlobShape: dim 1, packed or one by one."""
     scan.expect(field, LENGTH, "a shape")
     dims: list[int] = []
@@ -371,22 +258,16 @@ def _dims(scan: _Scan, field: _Field, limit: int) -> list[int]:
         if inner.number != 1:
             continue
         if inner.wire == VARINT:
-            dims.append(_signed(inner.value, 64))
+            dims.append(signed(inner.value, 64))
         else:
             scan.expect(inner, LENGTH, "sizes")
             at = inner.start
             while at < inner.stop and len(dims) <= limit:
                 value, at = scan.varint(at, inner.stop, 10)
-                dims.append(_signed(value, 64))
+                dims.append(signed(value, 64))
         if len(dims) > limit:
             raise scan.damaged(inner.at, f"more than {MAX_DIMENSIONS} dimensions", "a blob of fewer")
     return dims
-
-
-def _signed(value: int, bits: int) -> int:
-    """A varint as a signed number of so many bits; protobuf drops higher ones."""
-    half = 1 << (bits - 1)
-    return (value + half) % (2 * half) - half
 
 
 def _refuse_foreign(path: Path, head: bytes) -> None:
@@ -405,11 +286,3 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
             f"{shown} is text ({begins!r}); expected the binary .caffemodel with the weights: "
             "a prototxt holds only the net's layout, a web page or pointer means that a download failed"
         )
-
-
-def _damaged(path: Path, at: int, found: str, expected: str) -> str:
-    return f"{printable(path)} is damaged at byte {at}: {found}; expected {expected}: copy or download it again"
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    return f"{printable(path)} cannot be read ({one_line(error)}); check the file and its permissions"

@@ -13,7 +13,7 @@ import torch
 from fullconv.errors import ModelFileError, OptionError, printable
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, build, published_labels
-from fullconv.weights.donor import Donor, read_donor
+from fullconv.weights.donor import Checked, Donor, read_donor
 from fullconv.weights.modelfile import ModelFile, write_model
 from fullconv.weights.published import PUBLISHED
 from fullconv.weights.transplant import Entry, transplant
@@ -43,6 +43,7 @@ class Conformance:
         net: its name.
         sources: the files.
         entries: what became of each weight.
+        checked: layers of the files that say what the net computes.
         dropped: what the files hold beyond them.
         parameters: of the net.
         zero: score layers that no file gave: the model scores nothing before it is trained.
@@ -52,6 +53,7 @@ class Conformance:
     net: str
     sources: tuple[SourceFile, ...]
     entries: tuple[Entry, ...]
+    checked: tuple[Checked, ...]
     dropped: tuple[str, ...]
     parameters: int
     zero: tuple[str, ...]
@@ -106,9 +108,10 @@ def convert(
     labels = _labels(net, target, donors)
     done = transplant(target, donors, labels)
     if fresh := done.fresh():
+        named = f"{printable(paths[0])} lacks" if len(paths) == 1 else f"{', '.join(map(printable, paths))} lack"
         raise ModelFileError(
-            f"{printable(paths[0])} lacks {len(fresh)} weights of the trunk ({', '.join(fresh[:3])}, ...); "
-            "to train with what it has, use it with: fullconv train --init"
+            f"{named} {len(fresh)} weights of the trunk ({', '.join(fresh[:3])}, ...); "
+            "to train with what is there: fullconv train --init"
         )
     zero = tuple(e.key for e in done.entries if e.how == "zero" and e.key.startswith("heads."))
     whole = not zero and all(e.how in ("copied", "reshaped") for e in done.entries if e.key.startswith("heads."))
@@ -118,6 +121,7 @@ def convert(
         net,
         sources,
         done.entries,
+        done.checked,
         done.dropped,
         sum(p.numel() for p in target.parameters()),
         zero,
@@ -143,7 +147,7 @@ def _classes(donors: Sequence[Donor]) -> dict[str, int]:
 
 
 def _labels(net: str, target: FCN, donors: Sequence[Donor]) -> dict[str, LabelSet]:
-    """The classes of the model: the published net's, the file's, or numbers."""
+    """The classes of the model: the file's, the published net's, or numbers."""
     known = {**(published_labels(net) or {}), **{t: labels for d in donors for t, labels in d.labels.items()}}
     return {
         task: known[task] if task in known and len(known[task]) == count else LabelSet.numbered(count)

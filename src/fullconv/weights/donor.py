@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import cast
 
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fullconv.errors import ModelFileError, OptionError, printable
-from fullconv.labels import LabelSet
+from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, InputOptions
+from fullconv.nets.trunks import Trunk
 from fullconv.nets.upsample import Upsampling, dense_bilinear
 from fullconv.weights.caffe import Blob, CaffeLayer, CaffeModel, read_caffemodel
 from fullconv.weights.caffe_names import CaffeNames, caffe_names
@@ -41,6 +43,22 @@ class Given:
     shape: Shape
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A layer of a file that says what we compute: found to say the same, and not taken over.
+
+    Attributes:
+        name, shape: in the file.
+        module: of the net.
+        how: what it was found to be.
+    """
+
+    name: str
+    shape: Shape
+    module: str
+    how: str
+
+
 @dataclass(frozen=True, eq=False)
 class Donor:
     """What a file gives.
@@ -53,6 +71,7 @@ class Donor:
         inputs: normalisations that the weights expect, by input name; empty where the file does not say.
         labels: class names by task, where the file says.
         scales: factors on the skips, by stride (see `NetOptions.scales`).
+        checked: upsampling that is bilinear, and factors on skips.
         unused: what else the file holds, a line each.
     """
 
@@ -63,6 +82,7 @@ class Donor:
     inputs: Mapping[str, InputOptions] = field(default_factory=dict)
     labels: Mapping[str, LabelSet] = field(default_factory=dict)
     scales: Mapping[int, float] = field(default_factory=dict)
+    checked: tuple[Checked, ...] = ()
     unused: tuple[str, ...] = ()
 
     @property
@@ -96,12 +116,12 @@ def _model(path: Path, _: FCN) -> Donor:
 
 
 def _torchvision(path: Path, target: FCN) -> Donor:
-    file = read_torchvision(path, target.options.trunk)
+    file = read_torchvision(path, target.options.trunk, target.options.width)
     weights = {
         f"trunks.image.{key}": Given(tensor, file.sources[key], file.shapes[key])
         for key, tensor in file.weights.items()
     }
-    unused = tuple(file.dropped)
+    unused = tuple(map(printable, file.dropped))
     return Donor(path, "torchvision classifier", target.options.trunk, weights, {"image": file.inputs}, unused=unused)
 
 
@@ -117,9 +137,10 @@ def _caffe(path: Path, target: FCN) -> Donor:
         if _covered(caffe_names(single), stored) > _covered(names, stored):
             target, names = single, caffe_names(single)
     if not _covered(names, stored):
+        known = printable(", ".join(name[:40] for name in list(stored)[:5]))
         raise ModelFileError(
-            f"{printable(path)}: none of its layers is one of {target.options.trunk} "
-            f"(it has {', '.join(list(stored)[:5])}, ...); choose the net that it was made for"
+            f"{printable(path)}: none of its layers is one of {target.options.trunk} (it has {known}, ...); "
+            "choose the net that it was made for"
         )
     reader = _CaffeReader(path, target, stored)
     reader.scales_of(names)
@@ -127,8 +148,17 @@ def _caffe(path: Path, target: FCN) -> Donor:
         reader.convolution(layer, module)
     for layer, module in names.upsampling.items():
         reader.deconvolution(layer, module)
-    unused = tuple(f"{name} ({layer.type})" for name, layer in stored.items() if name not in reader.used)
-    return Donor(path, "Caffe model", target.options.trunk, reader.weights, scales=reader.scales, unused=unused)
+    left = [layer for name, layer in stored.items() if name not in reader.used]
+    unused = tuple(printable(f"{layer.name} ({layer.type})") for layer in left)
+    return Donor(
+        path,
+        "Caffe model",
+        target.options.trunk,
+        reader.weights,
+        scales=reader.scales,
+        checked=tuple(reader.checked),
+        unused=unused,
+    )
 
 
 READERS: dict[str, Callable[[Path, FCN], Donor]] = {
@@ -166,33 +196,36 @@ class _CaffeReader:
         self.scales: dict[int, float] = {}
         self.vectors: dict[int, Tensor] = {}
         self.used: set[str] = set()
+        self.checked: list[Checked] = []
 
     def scales_of(self, names: CaffeNames) -> None:
         """Fixed factors of an at-once net; where a channel has its own, they are multiplied into the score weights."""
         for layer, stride in names.scales.items():
             if layer in self.stored:
                 (blob,) = self._blobs(layer, 1)
+                self._check(blob, (cast(Trunk, next(iter(self.target.trunks.values()))).channels(stride),), layer)
                 vector = self._read(blob, layer).flatten()
                 if torch.all(vector == vector[0]):
                     # The number that was meant: 0.01, not the float32 next to it.
                     self.scales[stride] = float(np.format_float_scientific(np.float32(vector[0])))
+                    how = f"factor {self.scales[stride]:g} on every channel"
                 else:
                     self.vectors[stride] = vector
+                    how = "a factor a channel, multiplied into the score weights"
+                self.checked.append(Checked(layer, blob.shape, f"scale {stride}s", how))
 
     def convolution(self, layer: str, module: str) -> None:
         """Weight and bias of a convolution, or of a fully connected layer as one (reference 2.3)."""
         if layer not in self.stored:
             return
-        for blob, kind in zip(self._blobs(layer, 2), ("weight", "bias"), strict=True):
+        blobs = self._blobs(layer, 2)
+        classes = _classes(blobs[0], self.wanted[f"{module}.weight"])
+        for blob, kind in zip(blobs, ("weight", "bias"), strict=True):
             key = f"{module}.{kind}"
             shape = self.wanted[key]
             if module.startswith("heads."):  # other class counts are the transplant's business
-                shape = (_classes(blob, shape), *shape[1:])
-            if not _fits(blob.shape, shape):
-                raise ModelFileError(
-                    f"{printable(self.path)}: {layer} {kind} is {_times(blob.shape)}; the net has {_times(shape)}: "
-                    "choose the net that the file was made for"
-                )
+                shape = (classes, *shape[1:])
+            self._check(blob, shape, f"{layer} {kind}")
             tensor = self._read(blob, layer).reshape(shape)
             stride = module.rpartition(".")[2]
             if kind == "weight" and stride.isdecimal() and int(stride) in self.vectors:
@@ -206,16 +239,17 @@ class _CaffeReader:
         (blob,) = self._blobs(layer, 1)
         kernel = cast(Upsampling, self.target.get_submodule(module)).window.kernel
         classes = blob.shape[0] if blob.shape else 0
-        if blob.shape not in ((classes, classes, kernel, kernel), (classes, 1, kernel, kernel)):
+        dense = (classes, classes, kernel, kernel)
+        if not 1 <= classes <= VOID or blob.shape not in (dense, (classes, 1, kernel, kernel)):
             raise ModelFileError(
-                f"{printable(self.path)}: {layer} is {_times(blob.shape)}; the net's kernel is {kernel}: "
-                "choose the net that the file was made for"
+                f"{printable(self.path)}: {layer} is {_times(blob.shape)}; the net's is KxKx{kernel}x{kernel} with up "
+                f"to {VOID} classes K: choose the net that the file was made for"
             )
         weight = self._read(blob, layer)
-        if blob.shape[1] == 1 < classes:  # one filter a channel
-            weight = torch.diag_embed(weight[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
-        difference = float((weight - dense_bilinear(classes, kernel)).abs().max())
+        bilinear = dense_bilinear(classes if blob.shape == dense else 1, kernel)
+        difference = float((weight - bilinear).abs().max())
         if difference <= BILINEAR_TOLERANCE:
+            self.checked.append(Checked(layer, blob.shape, module, "bilinear, as computed"))
             return
         key = f"{module}.weight"
         if key not in self.wanted:
@@ -223,14 +257,26 @@ class _CaffeReader:
                 f"{printable(self.path)}: {layer} differs from bilinear upsampling by {difference:.3g}, and this net's "
                 "is fixed; add --upsampling learned-all"
             )
+        if blob.shape != dense:  # one filter a channel
+            weight = torch.diag_embed(weight[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
         self.weights[key] = Given(weight.contiguous(), layer, blob.shape)
 
     def _blobs(self, layer: str, count: int) -> tuple[Blob, ...]:
         blobs = self.stored[layer].blobs
         if len(blobs) != count:
-            raise ModelFileError(f"{printable(self.path)}: {layer} has {len(blobs)} blobs; expected {count}")
+            raise ModelFileError(
+                f"{printable(self.path)}: {layer} has {len(blobs)} blobs; expected {count}: "
+                "choose the net that the file was made for"
+            )
         self.used.add(layer)
         return blobs
+
+    def _check(self, blob: Blob, shape: Shape, what: str) -> None:
+        if not _fits(blob.shape, shape):
+            raise ModelFileError(
+                f"{printable(self.path)}: {what} is {_times(blob.shape)}; the net has {_times(shape)}: "
+                "choose the net that the file was made for"
+            )
 
     def _read(self, blob: Blob, layer: str) -> Tensor:
         tensor = torch.from_numpy(blob.read())
@@ -239,15 +285,15 @@ class _CaffeReader:
         return tensor
 
 
-def _classes(blob: Blob, shape: Shape) -> int:
-    """K of a score layer's weight (K, C, 1, 1) or bias (K) as stored."""
-    size = int(np.prod(blob.shape, dtype=object)) if blob.shape else 0
-    return max(1, size // int(np.prod(shape[1:], dtype=object)))
+def _classes(weight: Blob, shape: Shape) -> int:
+    """K of a score layer's weight (K, C, 1, 1) as stored; the net's own where it reads another C."""
+    count, rest = divmod(prod(weight.shape), prod(shape[1:]))
+    return count if count and not rest else shape[0]
 
 
 def _fits(stored: Shape, wanted: Shape) -> bool:
     """Equal but for leading ones; or a fully connected layer, (O, C h w) in that order, for a convolution."""
-    flat = (wanted[0], int(np.prod(wanted[1:])))
+    flat = (wanted[0], prod(wanted[1:]))
     return _stripped(stored) in {_stripped(wanted), *({_stripped(flat)} if len(wanted) == 4 else ())}
 
 
@@ -258,4 +304,4 @@ def _stripped(shape: Shape) -> Shape:
 
 
 def _times(shape: Shape) -> str:
-    return "x".join(map(str, shape))
+    return "x".join(map(str, shape)) or "a single number"

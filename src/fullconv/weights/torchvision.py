@@ -267,8 +267,8 @@ def _differing(trunk: str, state: Mapping[str, object]) -> str | None:
     lacking = [key for key in needed if key not in state and not key.endswith(COUNTER)]
     if lacking:
         return f"lacks the weight {lacking[0]!r}"
-    extra = [key for key in state if key not in needed and not key.startswith(names.auxiliary)]
-    return f"has the extra weight '{printable(extra[0])[:80]}'" if extra else None
+    extra = [key for key in state.keys() - set(needed) if not key.startswith(names.auxiliary)]
+    return f"has the extra weight '{printable(min(extra))[:80]}'" if extra else None
 
 
 def _trunk(trunk: str, width: float = 1.0) -> Trunk:
@@ -310,7 +310,6 @@ def _tensor(
     ordinary = (
         isinstance(found, Tensor)
         and not found.is_nested
-        and not found.is_quantized
         and found.layout == torch.strided
         and found.device.type == "cpu"
     )

@@ -16,7 +16,7 @@ from fullconv.errors import ModelFileError, OptionError, printable
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions, NetOptions
 from fullconv.nets.upsample import dense_bilinear
-from fullconv.weights.donor import Donor, Given, Shape
+from fullconv.weights.donor import Checked, Donor, Given, Shape
 
 ALIKE = {"slim1": "slim"}
 """Trunks whose weights are those of another."""
@@ -48,11 +48,13 @@ class Transplant:
 
     Attributes:
         entries: one for each weight of the net, in its order.
+        checked: layers of the files that say what the net computes.
         dropped: what the files hold beyond them, a line each.
     """
 
     entries: tuple[Entry, ...]
     dropped: tuple[str, ...]
+    checked: tuple[Checked, ...] = ()
 
     def fresh(self) -> list[str]:
         """Weights that no file gave and that do not start at a fixed value."""
@@ -116,7 +118,7 @@ def transplant(net: FCN, donors: Sequence[Donor], labels: Mapping[str, LabelSet]
     net.load_state_dict(state, strict=False, assign=meta)
     net.options = adopted(net.options, donors)
     net.reset_normalisation()
-    return Transplant(tuple(entries), plan.dropped())
+    return Transplant(tuple(entries), plan.dropped(), tuple(each for donor in donors for each in donor.checked))
 
 
 def adopted(options: NetOptions, donors: Sequence[Donor]) -> NetOptions:
