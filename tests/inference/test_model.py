@@ -195,7 +195,7 @@ def test_depth_in_millimetres() -> None:
     with pytest.raises(OptionError, match="input 'depth' is str; expected an array"):
         model.predict({"color": color, "depth": "depth.png"})
     with pytest.raises(OptionError, match="input 'depth' is not two-dimensional or not finite; put 0 where"):
-        model.predict({"color": color, "depth": depth / 0.0})
+        model.predict({"color": color, "depth": np.full((30, 20), np.inf)})
 
 
 def test_labels_without_names_are_numbered() -> None:
