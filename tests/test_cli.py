@@ -250,7 +250,7 @@ def test_a_broken_file_is_named_before_the_first_step(
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["--net", "fcn8s-slm"], "unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'? Choices: fcn16s-slim"),
+        (["--net", "fcn8s-slm"], "unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'? Choices: fcn16s-alexnet"),
         (["--recipe", "hevy"], "unknown recipe 'hevy'; did you mean 'heavy'?"),
         (["--optimizer", "adam"], "unknown optimizer 'adam'; did you mean 'adamw'?"),
         (["--loss", "average"], "unknown loss reduction 'average'"),

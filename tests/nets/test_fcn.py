@@ -393,6 +393,9 @@ class TestRefusals:
         message = "trunk 'slim' has no features of stride 1; choose one of 32s, 16s, 8s, 4s, 2s"
         with pytest.raises(OptionError, match=message):
             FCN(self.options(stride=1))
+        for stride in (4, 64):
+            with pytest.raises(OptionError, match=f"a scale at stride {stride}, where 8s on slim scores nothing"):
+                FCN(self.options(scales={16: 0.1, stride: 0.1}))
 
     def head(self, *layers: nn.Module, taps: dict[int, str]) -> Head:
         trunk = Trunk({f"layer{i}": layer for i, layer in enumerate(layers)}, taps)

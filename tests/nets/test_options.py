@@ -23,7 +23,8 @@ def input_options(draw: st.DrawFn) -> InputOptions:
     count = draw(channels)
     mean = draw(st.lists(st.floats(-1e6, 1e6), min_size=count, max_size=count))
     std = draw(st.lists(st.floats(1e-6, 1e6), min_size=count, max_size=count))
-    return InputOptions(tuple(mean), tuple(std), draw(st.sampled_from(["rgb", "bgr"])) if count == 3 else "rgb")
+    order = draw(st.sampled_from(["rgb", "bgr"])) if count == 3 else "rgb"
+    return InputOptions(tuple(mean), tuple(std), order, draw(st.booleans()))
 
 
 net_options = st.builds(
@@ -37,6 +38,7 @@ net_options = st.builds(
     upsampling=st.sampled_from(UPSAMPLINGS),
     dropout=st.floats(0, 1, exclude_max=True),
     width=st.floats(0, 4, exclude_min=True),
+    scales=st.dictionaries(st.sampled_from([16, 8]), st.floats(1e-12, 1e12), max_size=2),
 )
 
 
@@ -52,7 +54,7 @@ def test_json_round_trip(net: NetOptions) -> None:
 
 def test_defaults_may_be_left_out_of_the_json() -> None:
     value = options().to_json()
-    for key in ("fusion", "padding", "upsampling", "dropout", "width"):
+    for key in ("fusion", "padding", "upsampling", "dropout", "width", "scales"):
         del value[key]
     assert NetOptions.from_json(value) == options()
 
@@ -100,6 +102,11 @@ HUGE = 10**400
         ({"width": HUGE}, "expected a number above 0 and at most 4"),
         ({"width": "1"}, "width '1'; expected a number"),
         ({"width": None}, "width None; expected a number"),
+        ({"scales": {0: 0.1}}, "a scale for stride 0; expected a stride of the net, such as 16"),
+        ({"scales": {2048: 0.1}}, "a scale for stride 2048; expected a stride of the net"),
+        ({"scales": {16: 0}}, "scale 0 at stride 16; expected a number of 1e-12 to 1e12"),
+        ({"scales": {16: math.nan}}, "scale nan at stride 16; expected a number"),
+        ({"scales": {16: "0.01"}}, "scale '0.01' at stride 16; expected a number"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -128,6 +135,7 @@ def test_net_refusals(changes: dict[str, Any], message: str) -> None:
         (((0,), (math.inf,)), "deviations numbers of 1e-6 to 1e6"),
         (((0,), (1,), "brg"), "unknown channel order 'brg'; did you mean"),
         (((0,), (1,), "bgr"), "order 'bgr' needs 3 channels, not 1; use 'rgb'"),
+        (((0,), (1,), "rgb", 1), "an input's log is 1; expected true or false"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -147,6 +155,8 @@ def test_input_refusals(arguments: tuple[Any, ...], message: str) -> None:
         (lambda v: v.update(inputs={"image": {"mean": 3, "std": 3}}), "the net's options are incomplete"),
         (lambda v: v.update(inputs={"image": {"mean": [3]}}), "the net's options are incomplete"),
         (lambda v: v.update(classes=21), "the net's options are incomplete or of a wrong type"),
+        (lambda v: v.update(scales=[16]), "the net's options are incomplete or of a wrong type"),
+        (lambda v: v.update(scales={"x": 1}), "the net's options are incomplete or of a wrong type"),
         (lambda v: v.update(classes="ab"), "the net's options are incomplete or of a wrong type"),
     ],
 )  # fmt: skip

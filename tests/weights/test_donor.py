@@ -43,9 +43,9 @@ def blobs_of(layers: Layers, name: str) -> list[Array]:
     return next(blobs for layer, _, blobs in layers if layer == name)
 
 
-def read(folder: Path, layers: Layers, net: str | FCN, **form: bool) -> Donor:
+def read(folder: Path, layers: Layers, net: str | FCN, legacy_shapes: bool = False) -> Donor:
     path = folder / "f.caffemodel"
-    write_caffemodel(path, layers, **form)
+    write_caffemodel(path, layers, legacy_shapes=legacy_shapes)
     return read_donor(path, empty(net) if isinstance(net, str) else net)
 
 

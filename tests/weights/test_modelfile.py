@@ -111,8 +111,9 @@ class TestRoundTrip:
             "format": FORMAT,
             "net": {
                 "trunk": "slim", "stride": 16, "classes": {"semantic": 2},
-                "inputs": {"image": {"mean": [127.5], "std": [64.0], "order": "rgb"}},
+                "inputs": {"image": {"mean": [127.5], "std": [64.0], "order": "rgb", "log": False}},
                 "fusion": "early", "padding": "same", "upsampling": "bilinear", "dropout": 0.1, "width": 1 / 64,
+                "scales": {},
             },
             "labels": {"semantic": {"names": ["0", "1"], "colours": [[0, 0, 0], [128, 0, 0]]}},
             "training": {"steps": 3},
