@@ -20,7 +20,7 @@ from caffe_writer import write_caffemodel
 from fullconv.errors import FullconvError, ModelFileError, OptionError
 from fullconv.inference.model import Model
 from fullconv.labels import LabelSet
-from fullconv.nets import build
+from fullconv.nets import InputOptions, build
 from fullconv.weights.convert import Conformance, convert
 from fullconv.weights.modelfile import read_header
 from fullconv.weights.published import PUBLISHED
@@ -61,9 +61,15 @@ def test_the_report_of_a_whole_net(tmp_path: Path) -> None:
     assert (last.key, last.source_shape) == ("heads.semantic.score.image.8.bias", (21,))
     layers = caffe_net("voc-fcn8s", (32, 32), width=WIDTH).layers
     assert report.parameters == sum(blob.size for _, kind, blobs in layers if kind == "Convolution" for blob in blobs)
+    assert [(each.name, each.how) for each in report.checked] == [
+        ("upscore2", "bilinear, as computed"),
+        ("upscore_pool4", "bilinear, as computed"),
+        ("upscore8", "bilinear, as computed"),
+    ]
     again = json.loads(json.dumps(report.to_json()))
     assert again["sources"][0]["sha256"] == sha256
     assert again["entries"][0]["shape"] == [4, 3, 3, 3]
+    assert again["checked"][0]["shape"] == [21, 21, 4, 4]
     assert (again["parameters"], again["known_scores"]) == (report.parameters, report.known_scores)
 
 
@@ -256,12 +262,13 @@ def test_options_of_the_net(tmp_path: Path) -> None:
 
 
 def test_a_torchvision_file(tmp_path: Path) -> None:
-    torch.save(random_net("vgg16_bn", WIDTH, 10).state_dict(), tmp_path / "f.pth")
-    report, model = thin(tmp_path / "f.pth", "fcn8s-vgg16bn", tmp_path / "m.safetensors")
+    torch.save(random_net("vgg16", WIDTH, 10).state_dict(), tmp_path / "f.pth")
+    report, model = thin(tmp_path / "f.pth", "fcn8s-vgg16", tmp_path / "m.safetensors")
     assert report.sources[0].kind == "torchvision classifier"
     assert report.dropped == ("classifier.6.weight", "classifier.6.bias")
     assert len(report.zero) == 6
-    assert model.net.options.inputs["image"].mean == (123.675, 116.28, 103.53)
+    # Not Caffe's means and order, which the trunk has of its own.
+    assert model.net.options.inputs == {"image": InputOptions((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))}
 
 
 def test_a_path_as_text_and_the_source_itself_as_target(tmp_path: Path) -> None:

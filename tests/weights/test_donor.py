@@ -16,7 +16,7 @@ from caffe_writer import write_caffemodel
 from fullconv.errors import FullconvError, ModelFileError, OptionError
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions, build
-from fullconv.weights.donor import Donor, read_donor
+from fullconv.weights.donor import Checked, Donor, read_donor
 from fullconv.weights.modelfile import ModelFile, write_model
 from fullconv.weights.transplant import transplant
 from torchvision_nets import random_net
@@ -70,6 +70,11 @@ class TestUpsampling:
         donor = read(tmp_path, layers_of("voc-fcn8s"), "voc-fcn8s")
         assert not [key for key in donor.weights if "upscore" in key]
         assert donor.unused == ()
+        assert donor.checked == (
+            Checked("upscore2", (21, 21, 4, 4), "heads.semantic.upscore.16", "bilinear, as computed"),
+            Checked("upscore_pool4", (21, 21, 4, 4), "heads.semantic.upscore.8", "bilinear, as computed"),
+            Checked("upscore8", (21, 21, 16, 16), "heads.semantic.upscore.output", "bilinear, as computed"),
+        )
 
     def test_grouped_bilinear_weights_are_dropped(self, tmp_path: Path) -> None:
         grouped = np.repeat(bilinear((1, 1, 64, 64)), 21, axis=0)
@@ -77,6 +82,7 @@ class TestUpsampling:
         donor = read(tmp_path, layers_of("voc-fcn32s", upscore=[grouped]), "voc-fcn32s")
         assert not [key for key in donor.weights if "upscore" in key]
         assert donor.unused == ()
+        assert [(each.name, each.shape) for each in donor.checked] == [("upscore", (21, 1, 64, 64))]
 
     @pytest.mark.parametrize("grouped", [False, True])
     @pytest.mark.parametrize(("by", "accepted"), [(5e-7, True), (2e-6, False)])
@@ -106,6 +112,7 @@ class TestUpsampling:
         weight = noise(21, 1 if grouped else 21, 64, 64) * np.float32(1 / 64)
         net = empty("voc-fcn32s", upsampling="learned-all")
         donor = read(tmp_path, layers_of("voc-fcn32s", upscore=[weight]), net)
+        assert donor.checked == ()
         done = transplant(net, [donor])
         entry = next(entry for entry in done.entries if "upscore" in entry.key)
         assert (entry.how, entry.source, entry.source_shape) == ("copied", "upscore", weight.shape)
@@ -157,6 +164,10 @@ class TestScales:
         donor = read(tmp_path, layers, net)
         assert donor.scales == {16: 0.01, 8: 0.0001}  # as typed, not the float32 nearest to it
         assert donor.unused == ()
+        assert donor.checked[:2] == (
+            Checked("scale_pool4", (32,), "scale 16s", "factor 0.01 on every channel"),
+            Checked("scale_pool3", (16,), "scale 8s", "factor 0.0001 on every channel"),
+        )
         weight = donor.weights["heads.semantic.score.image.16.weight"].tensor.numpy()
         assert np.array_equal(weight, blobs_of(layers, "score_pool4")[0])
 
@@ -174,6 +185,7 @@ class TestScales:
         donor = read(tmp_path, layers, target)
         assert donor.scales == {}
         assert donor.unused == ()
+        assert {each.how for each in donor.checked[:2]} == {"a factor a channel, multiplied into the score weights"}
         transplant(target, [donor])
         image = rng.integers(0, 256, (3, *size)).astype(np.float32)
         prepared = image[::-1] - np.array((104.00698793, 116.66876762, 122.67891434), np.float32)[:, None, None]
@@ -250,7 +262,7 @@ def test_what_is_left_of_a_classifier(file: str, net: str, unused: tuple[str, ..
     assert donor.unused == unused
     assert set(donor.weights) == {key for key in target.state_dict() if key.startswith("trunks.")}
     assert (donor.kind, donor.trunk, donor.trunks) == ("Caffe model", target.options.trunk, ["image"])
-    assert (donor.inputs, donor.labels, donor.scales) == ({}, {}, {})
+    assert (donor.inputs, donor.labels, donor.scales, donor.checked) == ({}, {}, {}, ())
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import os
 import random
+import shutil
 import signal
 import socket
 import struct
@@ -60,7 +61,8 @@ class Answer:
         site, asked = handler.site, handler.headers
         body = site.body if self.body is None else self.body
         start, code = 0, self.code or 200
-        headers = {"Content-Type": "application/octet-stream", "ETag": site.tag, "Last-Modified": site.modified}
+        headers: dict[str, str | None] = {"Content-Type": "application/octet-stream"}
+        headers |= {"ETag": site.tag, "Last-Modified": site.modified}
         headers |= self.headers
         same = asked.get("If-Range") in (headers["ETag"], headers["Last-Modified"]) or not self.if_range
         if not self.code and self.ranges and asked.get("Range") and same:
@@ -123,7 +125,9 @@ class Site(http.server.ThreadingHTTPServer):
         pass  # clients that hang up are part of the tests
 
     def clear(self) -> None:
-        self.body, self.tag, self.modified = BODY, '"one"', "Mon, 02 Mar 2015 10:00:00 GMT"
+        self.body = BODY
+        self.tag: str | None = '"one"'
+        self.modified: str | None = "Mon, 02 Mar 2015 10:00:00 GMT"
         self.answers: list[Answer] = []
         self.asked: list[dict[str, str]] = []
         self.sent = 0
@@ -358,8 +362,25 @@ def test_a_changed_file_begins_anew(site: Site, tmp_path: Path, asked: bool) -> 
 
 
 @pytest.mark.usefixtures("tiny")
+def test_what_began_anew_is_gone_on_with(site: Site, tmp_path: Path) -> None:
+    stopped(tmp_path, site)
+    site.body, site.tag = OTHER, '"two"'
+    size = stopped(tmp_path, site)
+    assert fetch("tiny", tmp_path).path.read_bytes() == OTHER
+    assert [(each["Range"], each["If-Range"]) for each in site.asked] == [(f"bytes={size}-", '"two"')]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_part_longer_than_the_file_begins_anew(site: Site, tmp_path: Path) -> None:
+    stopped(tmp_path, site)
+    site.body = BODY[:50_000]  # with the tag of the longer one
+    assert fetch("tiny", tmp_path).path.read_bytes() == BODY[:50_000]
+    assert len(site.asked) == 2  # 416, then whole
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_file_of_another_length_begins_anew(site: Site, tmp_path: Path) -> None:
-    site.tag = None  # type: ignore[assignment]
+    site.tag = None
     stopped(tmp_path, site)
     site.body = OTHER + b"more"
     site.answers = [Answer(if_range=False)]
@@ -419,7 +440,7 @@ def test_a_whole_part_needs_no_server(site: Site, tiny: Callable[..., None], tmp
 
 
 def test_without_a_validator_it_begins_anew(site: Site, tiny: Callable[..., None], tmp_path: Path) -> None:
-    site.tag, site.modified = 'W/"weak"', None  # type: ignore[assignment]
+    site.tag, site.modified = 'W/"weak"', None
     site.answers = [Answer(100_000)]
     assert fetch("tiny", tmp_path).path.read_bytes() == BODY
     assert site.ranges == [None, None]
@@ -450,7 +471,7 @@ def test_a_part_that_was_damaged_on_disk_is_found_out(site: Site, tiny: Callable
 
 def test_lengths_that_lie(site: Site, tiny: Callable[..., None], tmp_path: Path) -> None:
     site.answers = [Answer(length=len(BODY) + 9)] * 6
-    site.tag, site.modified = 'W/"weak"', None  # type: ignore[assignment]
+    site.tag, site.modified = 'W/"weak"', None
     message = refusal(tmp_path)
     assert "broke off 5 times (ended after 300,001 of 300,010 bytes)" in message
     assert len(site.asked) == 5  # and the first of them made progress
@@ -503,7 +524,7 @@ def test_an_empty_file(site: Site, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiny")
 def test_a_full_disk_is_found_out_first(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = [len(BODY) - 1]
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": room[0]}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": room[0]}))
     assert refusal(tmp_path) == (
         f"{tmp_path} has 300,000 bytes free; the file needs 300,001: free space there or name another file with -o"
     )
@@ -549,7 +570,7 @@ def test_a_server_in_trouble_is_asked_a_few_times(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(module, "PAUSES", (1.0, 2.0, 4.0, 8.0))
-    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     site.answers = [Answer(code=code)] * 9
     assert f"broke off 5 times (answered {code} " in refusal(tmp_path)
     assert slept == [1, 2, 4, 8]
@@ -578,7 +599,9 @@ def test_a_server_that_always_begins_anew_and_breaks_off_is_given_up(site: Site,
 def test_a_server_that_falls_silent(site: Site, tmp_path: Path) -> None:
     held = threading.Event()
     site.answers = [Answer(100_000, wait=held)]
+    start = time.monotonic()
     assert fetch("tiny", tmp_path, timeout=0.3).path.read_bytes() == BODY
+    assert time.monotonic() - start < 8  # the server would say nothing for 10 s
     held.set()
     assert len(site.asked) == 2
 
@@ -600,7 +623,8 @@ def test_offline_says_what_to_do_by_hand(
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     tiny(url=f"https://weights.invalid/{TAIL}")
     assert refusal(tmp_path) == (
-        f"https://weights.invalid/{TAIL} cannot be reached (gaierror: [Errno -2] Name or service not known); {by_hand(tmp_path / TAIL)}"
+        f"https://weights.invalid/{TAIL} cannot be reached (gaierror: [Errno -2] Name or service not known); "
+        f"{by_hand(tmp_path / TAIL)}"
     )
     assert files(tmp_path) == []
 

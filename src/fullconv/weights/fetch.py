@@ -247,7 +247,7 @@ class _Part:
         self._file = path.open("a+b")
         self._hashes = _Hashes(published)
         self._file.seek(0)
-        if known.get("url") == published.url and self.validator:
+        if known.get("url") == published.url:
             self.size = self._hashes.read(self._file)
         else:
             self.restart()
@@ -450,7 +450,7 @@ class _Redirects(request.HTTPRedirectHandler):
     ) -> Any:
         try:
             return super().http_error_302(req, fp, code, msg, headers)
-        except ValueError as error:
+        except (ValueError, http.client.InvalidURL) as error:
             raise HTTPError(req.full_url, code, f"{msg} - redirection to no address ({error})", headers, fp) from error
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
