@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from command import Result, Run
+from fullconv.cli import main
 
 settings.register_profile("fullconv", deadline=None)  # a loaded machine is no failure
 settings.load_profile("fullconv")
@@ -20,3 +24,21 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"real data is not at {path}")
     return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, through the console script's function."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what `main` would set, and leave behind
+
+    def command(*args: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["fullconv", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        code = stop.value.code
+        assert isinstance(code, int)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return command

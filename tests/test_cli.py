@@ -14,7 +14,6 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ import yaml
 from PIL import Image
 
 import fullconv
+from command import Result, Run
 from fullconv.cli import main
 from fullconv.errors import DataError, OptionError
 from fullconv.inference.evaluate import evaluate
@@ -31,35 +31,6 @@ from fullconv.weights.modelfile import read_header
 from makers import make_folder
 
 NET = ("--net", "fcn1s-slim")
-
-
-class Result(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, through the console script's function."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what `main` would set, and leave behind
-
-    def command(*args: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["fullconv", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        code = stop.value.code
-        assert isinstance(code, int)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return command
 
 
 @pytest.fixture(scope="module")

@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from caffe_nets import caffe_net
 from caffe_writer import Layers, write_caffemodel
-from fullconv.cli import main
+from command import Result, Run
 from fullconv.inference.model import Model
 from fullconv.paper import Column, Count, Published, Table1
 from fullconv.weights.published import PUBLISHED, PublishedWeights
 
 NET = "voc-fcn-googlenet"
 """The smallest of the paper's nets, 24 MB at the full width that the command line makes."""
-
-
-class Result(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, through the console script's function."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what `main` would set, and leave behind
-
-    def command(*args: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["fullconv", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        code = stop.value.code
-        assert isinstance(code, int)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return command
 
 
 @pytest.fixture(scope="module")

@@ -9,50 +9,20 @@ import io
 import json
 import os
 import shlex
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from fullconv.cli import main
+from command import Run
 from fullconv.cli.fetch import _transfer_bar
 from fullconv.weights.published import PUBLISHED, PublishedWeights
 
 BODY = bytes(range(256)) * 999
 SHA1, SHA256 = hashlib.sha1(BODY).hexdigest(), hashlib.sha256(BODY).hexdigest()
-
-
-class Result(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, through the console script's function."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what `main` would set, and leave behind
-
-    def command(*args: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["fullconv", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        code = stop.value.code
-        assert isinstance(code, int)
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return command
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -120,7 +90,7 @@ def test_for_machines(run: Run, tiny: PublishedWeights, tmp_path: Path) -> None:
     result = run("fetch", "tiny", "-o", tmp_path / "a.bin", "--json")
     assert (result.code, result.err) == (0, "")
     said = json.loads(result.out)
-    assert said.pop("convert") == f"fullconv convert {tmp_path / 'a.bin'} --net voc-fcn8s -o voc-fcn8s.safetensors"
+    assert said.pop("next") == f"fullconv convert {tmp_path / 'a.bin'} --net voc-fcn8s -o voc-fcn8s.safetensors"
     assert said == {
         "name": "tiny", "url": tiny.url, "net": "voc-fcn8s", "licence": "a licence", "about": "a net",
         "scored_on": "seg11valid", "scores": {"pixel accuracy": 0.91234, "mean IU": 0.5},

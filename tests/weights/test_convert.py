@@ -176,7 +176,6 @@ class TestKnownScores:
             ("vgg16", "voc-fcn32s"),
             ("voc-fcn8s", "fcn8s-vgg16"),  # no published net
             ("pascalcontext-fcn32s", "pascalcontext-fcn32s"),  # no measured scores
-            ("pascalcontext-fcn32s", "voc-fcn32s"),  # other classes
         ],
     )
     def test_of_others(self, file: str, net: str, tmp_path: Path) -> None:
@@ -271,11 +270,16 @@ def test_a_torchvision_file(tmp_path: Path) -> None:
     assert model.net.options.inputs == {"image": InputOptions((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))}
 
 
-def test_a_path_as_text_and_the_source_itself_as_target(tmp_path: Path) -> None:
-    Model(build("fcn32s-vgg16", 3, width=WIDTH)).save(tmp_path / "m.safetensors")
-    report = convert(str(tmp_path / "m.safetensors"), "fcn16s-vgg16", str(tmp_path / "m.safetensors"), width=WIDTH)
+def test_paths_as_text_and_targets_that_are_none(tmp_path: Path) -> None:
+    source = str(tmp_path / "m.safetensors")
+    Model(build("fcn32s-vgg16", 3, width=WIDTH)).save(source)
+    report = convert(source, "fcn16s-vgg16", str(tmp_path / "n.safetensors"), width=WIDTH)
     assert report.net == "fcn16s-vgg16"
-    assert Model.load(tmp_path / "m.safetensors").net.options.stride == 16
+    assert Model.load(tmp_path / "n.safetensors").net.options.stride == 16
+    with pytest.raises(OptionError, match=r"m.safetensors would replace the file it is made of; name another with -o"):
+        convert(source, "fcn16s-vgg16", tmp_path / "x" / ".." / "m.safetensors", width=WIDTH)
+    with pytest.raises(OptionError, match=r"n.caffemodel is to be a model file; end its name in .safetensors"):
+        convert(source, "fcn16s-vgg16", tmp_path / "n.caffemodel", width=WIDTH)
 
 
 LACKING = (
@@ -304,12 +308,14 @@ class TestFailures:
             (lambda path: None, {}, ModelFileError, "f.caffemodel does not exist"),
             (lambda path: write(path, "googlenet"), {}, ModelFileError, "none of its layers is one of vgg16"),
             (lambda path: write(path, "voc-fcn32s"), {"width": 1 / 8}, ModelFileError, "conv1_1 weight is 4x3x3x3"),
+            (lambda path: write(path, "pascalcontext-fcn32s"), {}, ModelFileError,
+             "the score layers have {'semantic': 60} classes by task, and the net {'semantic': 21}: choose"),
             (lambda path: write(path, "voc-fcn32s"), {"classes": 0}, OptionError, "0 classes; expected 1 to 255"),
             (lambda path: write(path, "voc-fcn32s"), {"padding": "papier"}, OptionError, "did you mean 'paper'"),
             (lambda path: write(path, "voc-fcn32s"), {"net": "voc-fcn32"}, OptionError, "did you mean 'voc-fcn32s'"),
         ],
-        ids=["incomplete", "damaged", "missing", "other", "width", "classes", "padding", "net"],
-    )
+        ids=["incomplete", "damaged", "missing", "other", "width", "context", "classes", "padding", "net"],
+    )  # fmt: skip
     def test_leave_nothing_behind(
         self,
         make: Callable[[Path], Any],

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from fullconv.errors import ModelFileError, OptionError
 from fullconv.weights import fetch as module
+from fullconv.weights import part
 from fullconv.weights.fetch import Fetched, cache_folder, fetch
 from fullconv.weights.published import PUBLISHED, PublishedWeights
 
@@ -740,7 +741,7 @@ def test_another_fetch_ends_between_opening_and_locking(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
 ) -> None:
     """Its record is gone: ours must be a new one, and the file that it left is the one wanted."""
-    lock, calls = module._lock, []
+    lock, calls = part._lock, []
 
     def late(file: Any) -> None:
         calls.append(file.name)
@@ -750,7 +751,7 @@ def test_another_fetch_ends_between_opening_and_locking(
                 (tmp_path / TAIL).write_bytes(BODY)
         lock(file)
 
-    monkeypatch.setattr(module, "_lock", late)
+    monkeypatch.setattr(part, "_lock", late)
     done = fetch("tiny", tmp_path)
     assert (done.kept, len(calls), len(site.asked)) == (finished, 2, 0 if finished else 1)
     assert done.path.read_bytes() == BODY

@@ -25,7 +25,6 @@ def fetch(
     json_: Json = False,
 ) -> None:
     """Fetch published weights for `fullconv convert`: resumed where a transfer broke, checked by their digest."""
-    from fullconv.weights.fetch import convert_command
     from fullconv.weights.fetch import fetch as run
     from fullconv.weights.published import PUBLISHED
 
@@ -38,10 +37,10 @@ def fetch(
     with _transfer_bar(name, json_) as progress:
         fetched = run(name, out, progress)
     published = PUBLISHED[name]
-    command = convert_command(fetched.path, published.net)
+    command = published.next_command(fetched.path)
     if json_:
         print_json(
-            {"name": name, **asdict(published), **asdict(fetched), "path": str(fetched.path), "convert": command}
+            {"name": name, **asdict(published), **asdict(fetched), "path": str(fetched.path), "next": command}
             | {"published_digest": published.digest}
         )
         return

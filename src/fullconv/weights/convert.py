@@ -16,7 +16,7 @@ from fullconv.nets import FCN, build, published_labels
 from fullconv.weights.donor import Checked, Donor, read_donor
 from fullconv.weights.modelfile import ModelFile, write_model
 from fullconv.weights.published import PUBLISHED
-from fullconv.weights.transplant import Entry, transplant
+from fullconv.weights.transplant import Entry, Transplant, transplant
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ def convert(
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
     if not paths:
         raise OptionError("no file to convert; give a .caffemodel, .pth or .safetensors file")
+    if Path(out).suffix != ".safetensors":
+        raise OptionError(f"{printable(out)} is to be a model file; end its name in .safetensors")
+    if Path(out).resolve() in [path.resolve() for path in paths]:
+        raise OptionError(f"{printable(out)} would replace the file it is made of; name another with -o")
     options: dict[str, Any] = {"padding": padding, "upsampling": upsampling, "width": width}
     given = {key: value for key, value in options.items() if value is not None}
 
@@ -113,6 +117,8 @@ def convert(
             f"{named} {len(fresh)} weights of the trunk ({', '.join(fresh[:3])}, ...); "
             "to train with what is there: fullconv train --init"
         )
+    if classes is None:
+        _require_scores(paths, target, donors, done)
     zero = tuple(e.key for e in done.entries if e.how == "zero" and e.key.startswith("heads."))
     whole = not zero and all(e.how in ("copied", "reshaped") for e in done.entries if e.key.startswith("heads."))
     published = PUBLISHED.get(net) if whole else None
@@ -144,6 +150,19 @@ def _classes(donors: Sequence[Donor]) -> dict[str, int]:
             if key.startswith("heads.") and ".score." in key:
                 counts.setdefault(key.split(".")[1], len(given.tensor))
     return counts
+
+
+def _require_scores(paths: Sequence[Path], net: FCN, donors: Sequence[Donor], done: Transplant) -> None:
+    """A file that has score layers must not become a model that scores nothing."""
+    theirs, ours = _classes(donors), dict(net.options.classes)
+    lost = all(
+        entry.how == "zero" for entry in done.entries if entry.key.startswith("heads.") and ".score." in entry.key
+    )
+    if theirs and lost:
+        raise ModelFileError(
+            f"{', '.join(map(printable, paths))}: the score layers have {theirs} classes by task, and the net {ours}: "
+            "choose the net that it was made for, or begin with scores of zero by giving --classes"
+        )
 
 
 def _labels(net: str, target: FCN, donors: Sequence[Donor]) -> dict[str, LabelSet]:

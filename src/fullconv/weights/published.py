@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from fullconv.errors import printable
 
 
 @dataclass(frozen=True)
@@ -12,7 +16,7 @@ class PublishedWeights:
 
     Attributes:
         url: its address.
-        net: the name of `NETS` that ``fullconv convert FILE --net NET`` makes of it.
+        net: the name of `NETS` that it is, or of a classifier the 32s net that has it as its trunk.
         digest: ``sha1:`` or ``sha256:`` and hex digits, of sha256 as many of the first ones as were published; None
             where none was. Eight digits find damage, not malice.
         licence: what is known of it.
@@ -29,6 +33,13 @@ class PublishedWeights:
     about: str
     scored_on: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+
+    def next_command(self, path: Path) -> str:
+        """What to do with the file: a whole FCN becomes a model, a classifier the beginning of a training."""
+        file = shlex.quote(printable(path))
+        if self.net.startswith("fcn"):
+            return f"fullconv train --data DATA --net {self.net} --init {file}"
+        return f"fullconv convert {file} --net {self.net} -o {self.net}.safetensors"
 
 
 BERKELEY = "http://dl.caffe.berkeleyvision.org"
