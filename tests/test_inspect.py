@@ -100,7 +100,7 @@ def test_a_model_file_is_inspected_without_its_weights(tmp_path: Path) -> None:
         net = build("fcn8s-slim", 4, width=0.1, upsampling=upsampling)
         path = tmp_path / f"{upsampling}.safetensors"
         Model(net).save(path)
-        named = named_net(str(path), 21, "same")
+        named = named_net(str(path), None, None)
         assert all(p.is_meta for p in named.parameters())
         report = inspect_net(named, (40, 40))
         assert report.parameters == sum(p.numel() for p in net.parameters())
@@ -140,10 +140,12 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'"):
         named_net("fcn8s-slm", 3, "same")
     with pytest.raises(ModelFileError, match="none.safetensors does not exist"):
-        named_net(str(tmp_path / "none.safetensors"), 3, "same")
+        named_net(str(tmp_path / "none.safetensors"), None, None)
     (tmp_path / "file").write_text("no model")
     with pytest.raises(ModelFileError, match="no safetensors file"):
-        named_net(str(tmp_path / "file"), 3, "same")
+        named_net(str(tmp_path / "file"), None, None)
+    with pytest.raises(OptionError, match="file is a model with its own classes and padding; leave these out"):
+        named_net(str(tmp_path / "file"), None, "paper")
     with pytest.raises(OptionError, match="0 classes|classes"):
         named_net("fcn8s-slim", 0, "same")
     with pytest.raises(OptionError, match="unknown padding 'papier'; did you mean 'paper'"):

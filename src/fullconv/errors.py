@@ -51,6 +51,15 @@ def printable(value: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shape_text(shape: Iterable[int]) -> str:
+    """A shape for a message.
+
+    >>> shape_text((64, 3, 3, 3)), shape_text(())
+    ('64x3x3x3', 'a single number')
+    """
+    return "x".join(map(str, shape)) or "a single number"
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """An exception's type and text for a message of ours, whatever a file put into it; the text is shortened.
 

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from fullconv import geometry
+from fullconv.errors import OptionError, printable
 from fullconv.geometry import Window
 from fullconv.nets import FCN, NETS, build
 from fullconv.nets.branches import Branches
-from fullconv.nets.fcn import Head, crops
+from fullconv.nets.head import Head, crops
 from fullconv.nets.trace import paths, windows
 from fullconv.nets.trunks import Trunk
 from fullconv.weights.modelfile import read_options
@@ -119,10 +120,14 @@ def named_net(name: str, classes: int | None, padding: str | None) -> FCN:
 
     Raises:
         ModelFileError: a file that is no model.
-        OptionError: neither a file nor a name.
+        OptionError: neither a file nor a name; or classes or padding for a file.
     """
     with torch.device("meta"):
         if name not in NETS and (Path(name).exists() or name.endswith(".safetensors")):
+            if classes is not None or padding is not None:
+                raise OptionError(
+                    f"{printable(name)} is a model with its own classes and padding; leave the options out"
+                )
             return FCN(read_options(name))
         options: dict[str, Any] = {} if padding is None else {"padding": padding}
         return build(name, classes, **options)

@@ -77,6 +77,11 @@ class LabelSet:
         """
         return cls(tuple(str(i) for i in range(count)))
 
+    @property
+    def named(self) -> bool:
+        """Whether the classes have names, other than their numbers."""
+        return self.names != tuple(str(i) for i in range(len(self)))
+
     def palette(self) -> NDArray[np.uint8]:
         """The colour table of a palette PNG: (256, 3) uint8, void and unused values in VOC colours."""
         table = _voc_table().copy()

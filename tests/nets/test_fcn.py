@@ -15,7 +15,7 @@ from fullconv import geometry
 from fullconv.errors import GeometryError, OptionError
 from fullconv.geometry import Window
 from fullconv.nets import FCN, NETS, InputOptions, NetOptions, build, fcn
-from fullconv.nets.fcn import Head, crops
+from fullconv.nets.head import Head, crops
 from fullconv.nets.options import PADDINGS, UPSAMPLINGS
 from fullconv.nets.trunks import Trunk
 

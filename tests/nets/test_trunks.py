@@ -13,7 +13,7 @@ from fullconv.errors import OptionError
 from fullconv.nets import build
 from fullconv.nets.branches import Branches, Residual, channels_after
 from fullconv.nets.classifier import Classifier
-from fullconv.nets.fcn import crops
+from fullconv.nets.head import crops
 from fullconv.nets.trunks import TRUNKS, Trunk
 
 WIDTH = 1 / 64

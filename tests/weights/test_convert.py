@@ -86,6 +86,7 @@ def test_the_model_file_records_where_it_is_from(tmp_path: Path) -> None:
             }
         ],
         "net": "voc-fcn8s",
+        "verdict": "not the published voc-fcn8s: a start from other weights, or with other options",  # it is thin
     }
     assert not model.net.training
     assert model.predict(np.zeros((20, 30, 3), np.uint8)).labels.shape == (20, 30)
@@ -159,14 +160,32 @@ class TestClasses:
 class TestKnownScores:
     """What the authors' file scores is said of a file that has all the score layers, and of no other."""
 
-    def test_of_a_whole_net(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "f.caffemodel", "voc-fcn8s")
-        report, model = thin(path, "voc-fcn8s", tmp_path / "m.safetensors")
-        # Reference 8.6.
-        known = {"pixel accuracy": 0.912212, "mean accuracy": 0.776146, "mean IU": 0.655126, "f.w. IU": 0.845445}
-        assert report.known_scores == known
-        assert report.scored_on == "seg11valid (736 images)"
-        assert model.metrics == {"published": {"net": "voc-fcn8s", "scored_on": "seg11valid (736 images)", **known}}
+    def test_of_a_whole_net(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "f.caffemodel"
+        write_caffemodel(path, caffe_net("voc-fcn-alexnet", (32, 32)).layers)
+        scores = PUBLISHED["voc-fcn-alexnet"].scores
+        assert scores == {"mean IU": 0.48}  # reference 1.4
+        report = convert(path, "voc-fcn-alexnet", tmp_path / "m.safetensors")
+        assert (report.known_scores, report.scored_on) == (scores, "seg11valid (736 images)")
+        assert report.verdict == (
+            "every layer is that of the published voc-fcn-alexnet; whether the file is, no published digest tells"
+        )
+        model = Model.load(tmp_path / "m.safetensors")
+        assert model.training["published"] == {"scored_on": "seg11valid (736 images)", **scores}
+        assert model.metrics == {}, "these are not this model's scores"
+        # With a digest that is not the file's, it is another.
+        other = replace(PUBLISHED["voc-fcn-alexnet"], digest="sha1:" + 40 * "0")
+        monkeypatch.setitem(PUBLISHED, "voc-fcn-alexnet", other)
+        report = convert(path, "voc-fcn-alexnet", tmp_path / "m.safetensors")
+        assert (report.known_scores, report.verdict) == (
+            {}, f"not the published voc-fcn-alexnet, whose sha1 is {40 * '0'}",
+        )  # fmt: skip
+        # Neither a model of ours nor another padding is the published one.
+        report = convert(tmp_path / "m.safetensors", "voc-fcn-alexnet", tmp_path / "n.safetensors")
+        assert report.known_scores == {}
+        monkeypatch.undo()
+        report = convert(path, "voc-fcn-alexnet", tmp_path / "m.safetensors", padding="same")
+        assert report.known_scores == {}
 
     @pytest.mark.parametrize(
         ("file", "net"),
@@ -309,7 +328,7 @@ class TestFailures:
             (lambda path: write(path, "googlenet"), {}, ModelFileError, "none of its layers is one of vgg16"),
             (lambda path: write(path, "voc-fcn32s"), {"width": 1 / 8}, ModelFileError, "conv1_1 weight is 4x3x3x3"),
             (lambda path: write(path, "pascalcontext-fcn32s"), {}, ModelFileError,
-             "the score layers have {'semantic': 60} classes by task, and the net {'semantic': 21}: choose"),
+             "the score layers have {'semantic': 60} classes by task, the net {'semantic': 21}: choose"),
             (lambda path: write(path, "voc-fcn32s"), {"classes": 0}, OptionError, "0 classes; expected 1 to 255"),
             (lambda path: write(path, "voc-fcn32s"), {"padding": "papier"}, OptionError, "did you mean 'paper'"),
             (lambda path: write(path, "voc-fcn32s"), {"net": "voc-fcn32"}, OptionError, "did you mean 'voc-fcn32s'"),

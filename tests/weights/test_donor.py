@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from caffe_nets import CaffeNet, bilinear, caffe_net, opencv_scores
-from caffe_writer import write_caffemodel
+from caffe_writer import encode, message, number, varint, write_caffemodel
 from fullconv.errors import FullconvError, ModelFileError, OptionError
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions, build
-from fullconv.weights.donor import Checked, Donor, read_donor
+from fullconv.weights.donor import Checked, Donor
 from fullconv.weights.modelfile import ModelFile, write_model
+from fullconv.weights.read import read_donor
 from fullconv.weights.transplant import transplant
 from torchvision_nets import random_net
 
@@ -262,7 +263,8 @@ def test_what_is_left_of_a_classifier(file: str, net: str, unused: tuple[str, ..
     assert donor.unused == unused
     assert set(donor.weights) == {key for key in target.state_dict() if key.startswith("trunks.")}
     assert (donor.kind, donor.trunk, donor.trunks) == ("Caffe model", target.options.trunk, ["image"])
-    assert (donor.inputs, donor.labels, donor.scales, donor.checked) == ({}, {}, {}, ())
+    assert (donor.inputs, donor.labels, donor.scales) == (dict(target.options.inputs), {}, {})
+    assert [each.how for each in donor.checked] == (["pool1 comes before norm1"] if file == "caffenet" else [])
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -412,7 +414,7 @@ class TestSeveralInputs:
         donor = read(tmp_path, layers, net)
         assert donor.trunks == ["image"]
         done = {entry.key: entry for entry in transplant(net, [donor]).entries}
-        assert done["trunks.fused.conv1_1.weight"].how == "channels 0..2 copied, the others their mean"
+        assert done["trunks.fused.conv1_1.weight"].how == "color copied, depth the mean of 3 filters"
         weight = blobs_of(layers, "conv1_1")[0]
         ours = net.get_parameter("trunks.fused.conv1_1.weight").detach().numpy()
         assert np.array_equal(ours[:, :3], weight)
@@ -486,14 +488,51 @@ def test_model_files(tmp_path: Path) -> None:
         assert torch.equal(given.tensor, state[key])
 
 
-@pytest.mark.parametrize("name", ["net.caffemodel.h5", "weights.onnx", "weights", "a\nb.bin"])
-def test_kinds_are_known_by_their_suffix(name: str) -> None:
+@pytest.mark.parametrize("name", ["weights.onnx", "weights", "a\nb.bin"])
+def test_kinds_are_known_by_their_suffix(name: str, tmp_path: Path) -> None:
+    shown = f"{tmp_path}/{name}".replace("\n", "\\n")
+    with pytest.raises(ModelFileError) as missing:
+        read_donor(tmp_path / name, empty("fcn32s-vgg16"))
+    assert str(missing.value) == f"{shown} does not exist; expected a file of weights"
+    (tmp_path / name).write_bytes(b"?")
     with pytest.raises(OptionError) as caught:
-        read_donor(name, empty("fcn32s-vgg16"))
-    shown = name.replace("\n", "\\n")
+        read_donor(tmp_path / name, empty("fcn32s-vgg16"))
     assert str(caught.value) == (
         f"{shown}: weights are read from .safetensors, .caffemodel, .pth, .pt files; rename it to what it is"
     )
+
+
+def test_hdf5_is_sent_to_who_knows_it(tmp_path: Path) -> None:
+    (tmp_path / "net.caffemodel.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(ModelFileError, match="HDF5"):
+        read_donor(tmp_path / "net.caffemodel.h5", empty("fcn32s-vgg16"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind", "message"),
+    [
+        ("conv4_1", "Deconvolution", "conv4_1 is a layer of type Deconvolution; expected Convolution or InnerProduct"),
+        ("upscore", "Convolution", "upscore is a layer of type Convolution; expected Deconvolution"),
+    ],
+)
+def test_layers_that_compute_something_else(layer: str, kind: str, message: str, tmp_path: Path) -> None:
+    layers = [(name, kind if name == layer else own, blobs) for name, own, blobs in layers_of("voc-fcn32s")]
+    with pytest.raises(ModelFileError, match=message):
+        read(tmp_path, layers, empty("voc-fcn32s"))
+
+
+def test_a_transposed_fully_connected_layer(tmp_path: Path) -> None:
+    """Its square weight would pass for the other way round: LayerParameter 117, InnerProductParameter 6."""
+    layers = layers_of("vgg16")
+    own = encode([layer for layer in layers if layer[0] != "fc7"])
+    fc7 = message(1, b"fc7") + message(2, b"InnerProduct") + message(117, number(6, 1))
+    for blob in blobs_of(layers, "fc7"):
+        shape = message(1, b"".join(map(varint, blob.shape)))
+        fc7 += message(7, message(7, shape) + message(5, blob.tobytes()))
+    path = tmp_path / "f.caffemodel"
+    path.write_bytes(own + message(100, fc7))
+    with pytest.raises(ModelFileError, match="fc7 holds its weight transposed; save it with transpose: false"):
+        read_donor(path, empty("fcn32s-vgg16"))
 
 
 def test_capital_suffixes_and_missing_files(tmp_path: Path) -> None:

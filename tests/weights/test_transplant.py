@@ -14,8 +14,9 @@ from fcn_oracle import surgery
 from fullconv.errors import ModelFileError, OptionError
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions, build
-from fullconv.weights.donor import Donor, read_donor
+from fullconv.weights.donor import Donor
 from fullconv.weights.modelfile import ModelFile, write_model
+from fullconv.weights.read import read_donor
 from fullconv.weights.transplant import adopted, transplant
 
 WIDTH = 1 / 16
@@ -144,7 +145,7 @@ def test_early_fusion_begins_with_the_mean_of_the_colour_filters(tmp_path: Path)
     source = random_net("nyud-fcn32s-color", None)
     target = random_net("nyud-fcn32s-color-d", None, seed=1)
     done = hows(target, donor(source, tmp_path / "m.safetensors"))
-    assert done["trunks.fused.conv1_1.weight"] == "channels 0..2 copied, the others their mean"
+    assert done["trunks.fused.conv1_1.weight"] == "color copied, depth the mean of 3 filters"
     weight, colour = (
         net.get_parameter(f"trunks.{t}.conv1_1.weight") for net, t in ((target, "fused"), (source, "color"))
     )
@@ -160,16 +161,10 @@ def test_early_fusion_finds_the_colour_among_the_inputs(tmp_path: Path) -> None:
     source = random_net("fcn32s-vgg16")
     target = random_net("fcn32s-vgg16", channels={"depth": 2, "image": 3})
     done = hows(target, donor(source, tmp_path / "m.safetensors"))
-    assert done["trunks.fused.conv1_1.weight"] == "channels 2..4 copied, the others their mean"
+    assert done["trunks.fused.conv1_1.weight"] == "depth the mean of 3 filters, image copied"
     torch.testing.assert_close(
         target.get_parameter("trunks.fused.conv1_1.weight")[:, 2:], source.get_parameter("trunks.image.conv1_1.weight")
     )
-
-
-def test_fewer_channels_take_the_mean(tmp_path: Path) -> None:
-    target = random_net("fcn32s-vgg16", channels=1)
-    done = hows(target, donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors"))
-    assert done["trunks.image.conv1_1.weight"] == "mean of 3 filters"
 
 
 def test_two_nets_become_one_with_late_fusion(tmp_path: Path) -> None:
@@ -269,9 +264,126 @@ def test_what_is_left_over_and_what_is_missing(tmp_path: Path) -> None:
     ]
 
 
+def test_files_may_be_given_as_they_are(tmp_path: Path) -> None:
+    source = random_net("fcn32s-vgg16")
+    donor(source, tmp_path / "m.safetensors")
+    for given in (tmp_path / "m.safetensors", str(tmp_path / "m.safetensors")):
+        target = random_net("fcn32s-vgg16", seed=1)
+        transplant(target, [given])
+        torch.testing.assert_close(target(image()), source(image()))
+    with pytest.raises(OptionError, match="nothing to take weights from; give one file or several"):
+        transplant(random_net("fcn32s-vgg16"), [])
+    with pytest.raises(ModelFileError, match="is a folder; expected a file of weights"):
+        transplant(random_net("fcn32s-vgg16"), [tmp_path])
+
+
+def test_nets_of_another_precision(tmp_path: Path) -> None:
+    source = random_net("fcn32s-vgg16")
+    target = random_net("fcn32s-vgg16", seed=1).double()
+    transplant(target, [donor(source, tmp_path / "m.safetensors")])
+    assert target.normalise["image"].mean.dtype == torch.float64
+    torch.testing.assert_close(target(image()).float(), source(image()), rtol=1e-4, atol=1e-4)
+
+
+class TestInputChannels:
+    """By what the nets score: channels that say nothing change nothing."""
+
+    def scores_alike(self, one: Tensor, other: Tensor) -> None:
+        assert (one - other).abs().max() < 1e-4 * one.abs().max()
+
+    def test_a_grey_image_scores_as_its_colour_copy(self, tmp_path: Path) -> None:
+        grey = {"image": InputOptions((100.0,) * 3, (50.0,) * 3, "bgr")}
+        source = random_net("fcn32s-vgg16", inputs=grey)
+        target = random_net("fcn32s-vgg16", channels=1, seed=1)
+        done = hows(target, donor(source, tmp_path / "m.safetensors"))
+        assert done["trunks.image.conv1_1.weight"] == "image the sum of 3 filters"
+        assert target.options.inputs["image"] == InputOptions((100.0,), (50.0,))
+        x = image(1)
+        self.scores_alike(source(x.repeat(1, 3, 1, 1)), target(x))
+
+    @pytest.mark.parametrize("order", ["rgb", "bgr"])
+    def test_more_channels_than_colours(self, order: str, tmp_path: Path) -> None:
+        inputs = {"image": InputOptions((120.0, 110.0, 100.0), (60.0, 50.0, 40.0), order)}
+        source = random_net("fcn32s-vgg16", inputs=inputs)
+        target = random_net("fcn32s-vgg16", channels=5, seed=1)
+        done = hows(target, donor(source, tmp_path / "m.safetensors"))
+        how = "copied in reverse" if order == "bgr" else "copied"
+        assert done["trunks.image.conv1_1.weight"] == f"image {how} and the mean of 3 filters"
+        x, mean = image(), torch.full((1, 2, 40, 53), 127.5)  # the others at their mean: colour alone is left
+        self.scores_alike(source(x), target(torch.cat([x, mean], 1)))
+
+    def test_colour_finds_its_own_among_inputs_of_three_channels(self, tmp_path: Path) -> None:
+        source = random_net("nyud-fcn32s-color", None)
+        target = random_net("fcn32s-vgg16", 40, channels={"hha": 3, "color": 3}, padding="paper", seed=1)
+        before = target.options.inputs["hha"]
+        hows(target, donor(source, tmp_path / "m.safetensors"))
+        assert target.options.inputs == {"hha": before, "color": source.options.inputs["color"]}
+        mean = torch.tensor(before.mean).view(1, 3, 1, 1).expand(1, 3, 40, 53)
+        x = image()
+        self.scores_alike(source(x), target({"hha": mean, "color": x}))
+
+    def test_one_input_of_a_net_of_several(self, tmp_path: Path) -> None:
+        source = random_net("nyud-fcn32s-color-d", None)
+        target = random_net("nyud-fcn32s-color", None, seed=1)
+        hows(target, donor(source, tmp_path / "m.safetensors"))
+        x = image()
+        mean_depth = torch.full((1, 1, 40, 53), 7.844).exp()
+        self.scores_alike(source({"color": x, "depth": mean_depth}), target(x))
+
+    def test_a_data_sets_means_stay(self, tmp_path: Path) -> None:
+        """Colour weights of torchvision's in a net whose inputs have means of their own (reference 7.4)."""
+        own = {"image": InputOptions((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))}
+        target = random_net("nyud-fcn32s-color-hha", None, seed=1)
+        transplant(target, [donor(random_net("fcn32s-vgg16", inputs=own), tmp_path / "m.safetensors")])
+        assert target.options.inputs == {
+            "color": InputOptions((92.318, 97.203, 116.190), (58.395, 57.12, 57.375), "rgb"),
+            "hha": InputOptions((132.431, 94.076, 118.477), (58.395, 57.12, 57.375), "rgb"),
+        }
+
+    def test_logarithms_are_no_colours(self, tmp_path: Path) -> None:
+        depth = {"depth": InputOptions((7.8,), (1.0,), log=True)}
+        source = random_net("fcn32s-vgg16", inputs=depth)
+        target = random_net("fcn32s-vgg16", channels=1, seed=1)
+        done = hows(target, donor(source, tmp_path / "m.safetensors"))
+        assert done["trunks.image.conv1_1.weight"] == "image the mean of 1 filters"
+        assert not target.options.inputs["image"].log
+
+
+def test_placeholders_are_no_names(tmp_path: Path) -> None:
+    """Numbered classes, as of a converted file without names."""
+    numbered = donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors")
+    assert not numbered.labels["semantic"].named
+    done = hows(random_net("fcn32s-vgg16", seed=1), numbered, labels=COLOURS)
+    assert done["heads.semantic.score.image.32.weight"] == "copied"
+    done = hows(random_net("fcn32s-vgg16", 5, seed=1), numbered, labels=LabelSet.numbered(5))
+    assert done["heads.semantic.score.image.32.weight"] == "zero"
+
+
+def test_names_are_shown_on_one_line(tmp_path: Path) -> None:
+    given = donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors", LabelSet(("a\nb", "[red]", "c")))
+    done = hows(random_net("fcn32s-vgg16", 2, seed=1), given, labels=LabelSet(("a\nb", "[red]")))
+    assert done["heads.semantic.score.image.32.weight"] == "2 of 2 classes: a\\nb, [red]"
+
+
+def test_learned_upsampling_is_not_lost_without_a_word(tmp_path: Path) -> None:
+    source = random_net("fcn16s-vgg16", upsampling="learned")
+    given = donor(source, tmp_path / "m.safetensors")
+    transplant(random_net("fcn16s-vgg16", seed=1), [given])  # it is bilinear still
+    with torch.no_grad():
+        source.get_parameter("heads.semantic.upscore.16.weight")[0, 1, 2, 2] += 0.5
+    given = donor(source, tmp_path / "m.safetensors")
+    message = r"upscore.16.weight differs from bilinear upsampling by 0.5, and this net's is fixed; add --upsampling"
+    with pytest.raises(ModelFileError, match=message):
+        transplant(random_net("fcn16s-vgg16", seed=1), [given])
+    transplant(random_net("fcn8s-vgg16", upsampling="learned", seed=1), [given])
+
+
 def test_refusals(tmp_path: Path) -> None:
     given = donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors")
-    with pytest.raises(OptionError, match="m.safetensors has the trunk 'vgg16', the net has 'vgg16bn'; choose one"):
+    with pytest.raises(
+        OptionError,
+        match="m.safetensors has the trunk 'vgg16', the net has 'vgg16bn'; choose a net such as fcn32s-vgg16",
+    ):
         transplant(random_net("fcn32s-vgg16bn"), [given])
     message = r"m.safetensors: trunks.image.conv1_1.weight is 4x3x3x3; the net's trunks.image.conv1_1.weight is 8x3x3x3"
     with pytest.raises(ModelFileError, match=message):
@@ -280,7 +392,8 @@ def test_refusals(tmp_path: Path) -> None:
     odd = {**given.weights, "heads.semantic.score.image.32.weight": replace(narrow, tensor=narrow.tensor[:, :5])}
     with pytest.raises(ModelFileError, match=r"score.image.32.weight reads 5 channels; the net's .* reads 256"):
         transplant(random_net("fcn32s-vgg16"), [replace(given, weights=odd)])
+    (tmp_path / "weights.onnx").touch()
     with pytest.raises(
         OptionError, match=r"weights.onnx: weights are read from .safetensors, .caffemodel, .pth, .pt files"
     ):
-        read_donor("weights.onnx", random_net("fcn32s-vgg16"))
+        read_donor(tmp_path / "weights.onnx", random_net("fcn32s-vgg16"))

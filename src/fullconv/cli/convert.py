@@ -11,12 +11,13 @@ import typer
 
 from fullconv.cli.options import Json
 from fullconv.cli.show import print_json
+from fullconv.errors import printable, shape_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from fullconv.weights.convert import Conformance
-    from fullconv.weights.transplant import Entry
+    from fullconv.weights.plan import Entry
 
 
 def convert(
@@ -49,6 +50,7 @@ def convert(
 
 def _layers(report: Conformance) -> Table:
     """A line a layer: its weight's shapes there and here, and what became of it."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -61,10 +63,10 @@ def _layers(report: Conformance) -> Table:
         first = entries[0]
         count = sum(prod(e.shape) for e in entries if e.key.endswith(("weight", "bias")))
         whats = list(dict.fromkeys(e.how for e in entries if not e.key.endswith("num_batches_tracked")))
-        shapes = ["x".join(map(str, shape)) for shape in (first.source_shape, first.shape)]
-        table.add_row(name, first.source, *shapes, f"{count:,}", "; ".join(whats))
+        shapes = [shape_text(first.source_shape) if first.source else "", shape_text(first.shape)]
+        table.add_row(name, escape(first.source), *shapes, f"{count:,}", escape("; ".join(whats)))
     for checked in report.checked:
-        shape = "x".join(map(str, checked.shape))
+        shape = shape_text(checked.shape) if checked.shape else ""
         table.add_row(checked.module, checked.name, shape, "", "", checked.how)
     return table
 
@@ -72,8 +74,8 @@ def _layers(report: Conformance) -> Table:
 def _facts(report: Conformance) -> list[str]:
     lines = [f"{report.parameters:,} parameters"]
     for source in report.sources:
-        known = f", which is the published {source.published}" if source.published else ""
-        lines.append(f"{source.file}: {source.kind}, sha256 {source.sha256[:16]}...{known}")
+        lines.append(f"{printable(source.file)}: {source.kind}, sha256 {source.sha256[:16]}...")
+    lines.append(report.verdict)
     if report.dropped:
         shown = ", ".join(report.dropped[:12])
         more = f" and {len(report.dropped) - 12} more" if len(report.dropped) > 12 else ""

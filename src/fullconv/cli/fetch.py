@@ -24,7 +24,7 @@ def fetch(
     list_: Annotated[bool, typer.Option("--list", help="List the published weights.")] = False,
     json_: Json = False,
 ) -> None:
-    """Fetch published weights for `fullconv convert`: resumed where a transfer broke, checked by their digest."""
+    """Fetch published weights: resumed where a transfer broke, checked by their digest."""
     from fullconv.weights.fetch import fetch as run
     from fullconv.weights.published import PUBLISHED
 

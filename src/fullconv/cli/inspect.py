@@ -26,8 +26,8 @@ def inspect(
     from fullconv.inspect import Inspection, inspect_net, named_net
     from fullconv.paper import Table1, table_1
 
-    if paper == (net is not None):
-        raise OptionError("name a net or a model file, such as fcn8s-vgg16; or give --paper alone")
+    if paper == (net is not None) or (paper and (classes is not None or padding is not None)):
+        raise OptionError("name a net or a model file, such as fcn8s-vgg16; or give --paper, with no more than --size")
     report: Inspection | Table1
     report = table_1(_size(size)) if net is None else inspect_net(named_net(net, classes, padding), _size(size))
     if json_:

@@ -25,6 +25,10 @@ ROUNDING = 2.0**-20
 """Of a sum of four products in float32, relative to the largest score: at most 6 roundings of 2**-24 on each side."""
 
 
+BILINEAR_TOLERANCE = 1e-6
+"""Largest difference of a stored deconvolution to the bilinear one that still counts as rounding."""
+
+
 def bilinear_kernel(size: int) -> Tensor:
     """The 1-D bilinear taps, (size,) float32: 1 - |i - c| / f with f = floor((size + 1) / 2).
 
@@ -48,6 +52,19 @@ def dense_bilinear(maps: int, size: int) -> Tensor:
     weight = torch.zeros(maps, maps, size, size)
     weight[range(maps), range(maps)] = taps[:, None] * taps[None, :]
     return weight
+
+
+def from_bilinear(weight: Tensor) -> float:
+    """How far the weight of a deconvolution, (K, K, k, k) or (K, 1, k, k), is from the bilinear one, at most."""
+    taps = bilinear_kernel(weight.shape[2])
+    kernel = taps[:, None] * taps[None, :]
+    largest = 0.0
+    for row, filters in enumerate(weight):  # a row at a time: all of it may be as large as the net
+        own = row if len(filters) > 1 or len(weight) == 1 else 0
+        rest = [number for number in range(len(filters)) if number != own]
+        differences = [(filters[own] - kernel).abs().max(), *([filters[rest].abs().max()] if rest else [])]
+        largest = max(largest, *map(float, differences))
+    return largest
 
 
 class Upsampling(nn.Module):

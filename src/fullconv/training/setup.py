@@ -24,7 +24,8 @@ from fullconv.inference.evaluate import require_fit
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
-from fullconv.weights.donor import Donor, read_donor
+from fullconv.weights.donor import Donor
+from fullconv.weights.read import read_donor
 from fullconv.weights.transplant import transplant
 
 Data = str | Path | tuple[Dataset, Dataset]
@@ -76,7 +77,7 @@ class RunOptions:
             return cls(
                 net=NetOptions.from_json(value["net"]),
                 recipe=Recipe(**recipe, augmentation=Augmentation(**augmentation)),
-                init=tuple(value["init"]),
+                init=(value["init"],) if isinstance(value["init"], str) else tuple(value["init"] or ()),
                 **own,
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -177,14 +178,16 @@ def resolve_options(
         raise OptionError(f"{epochs} epochs; expected a number above 0")
     if not 0 <= seed < 1 << 63:
         raise OptionError(f"seed {seed}; expected 0 or a positive number of at most 63 bits")
-    fixed = fitted(recipe, splits.train.sizes, overrides)
+    chosen = fitted(recipe, splits.train.sizes, overrides)
+    if chosen.fixed and not init:
+        raise OptionError("a fixed net learns its score layers alone; give the trunk's weights with --init FILE")
     if epochs is not None:
-        steps = max(1, round(epochs * len(splits.train.dataset) / fixed.batch))
+        steps = max(1, round(epochs * len(splits.train.dataset) / chosen.batch))
     if steps is None and minutes is None:
-        steps = fixed.steps
-    size = fixed.augmentation.crop or min(splits.train.sizes, key=max)
-    _require_trainable(net, fixed.batch, size)
-    return RunOptions(data, net, fixed, recipe, seed, steps, minutes, precision, init=tuple(map(str, init)))
+        steps = chosen.steps
+    size = chosen.augmentation.crop or min(splits.train.sizes, key=max)
+    _require_trainable(net, chosen.batch, size)
+    return RunOptions(data, net, chosen, recipe, seed, steps, minutes, precision, init=tuple(map(str, init)))
 
 
 def _require_trainable(net: NetOptions, batch: int, size: tuple[int, int]) -> None:
@@ -215,7 +218,6 @@ def make_net(options: RunOptions, donors: Sequence[Donor], labels: Mapping[str, 
     if not donors:
         return net, [f"init: weights from {files} when the run began"] if files else []
     done = transplant(net, donors, labels)
-    net.to_channels_last()
     return net, [f"init from {files}: {line}" for line in done.summary()]
 
 

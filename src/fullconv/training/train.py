@@ -65,17 +65,17 @@ def train(
         TrainingError: the loss became infinite or no number.
     """
     start = time.monotonic()
+    files = [init] if isinstance(init, str | Path) else list(init or ())
     chosen = {
-        "net": net, "minutes": minutes, "epochs": epochs, "steps": steps, "recipe": recipe, "init": init, "seed": seed,
-        "precision": precision, **(net_options or {}), **overrides,
+        "net": net, "minutes": minutes, "epochs": epochs, "steps": steps, "recipe": recipe, "seed": seed,
+        "init": files or None, "precision": precision, **(net_options or {}), **overrides,
     }  # fmt: skip
-    given = [name for name, value in chosen.items() if value is not None and value != ()]
+    given = [name for name, value in chosen.items() if value is not None]
     if resume and given:
         raise OptionError(f"a resumed run keeps its options; leave out {', '.join(given)}, or start a new run")
     if resume and out is None:
         raise OptionError("--resume needs the run's folder; add --out RUN")
     net = net or "fcn8s-slim"
-    init = [init] if isinstance(init, str | Path) else list(init)
     source = data[0].source if isinstance(data, tuple) else str(data)
     if out is None:
         name = Path(source).resolve().stem or "data"
@@ -97,7 +97,7 @@ def train(
             raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
     else:
         chosen_net = choose_net(net, splits.train.dataset, net_options or {})
-        donors = read_donors(chosen_net, init)
+        donors = read_donors(chosen_net, files)
         options = resolve_options(
             source,
             splits,
@@ -108,7 +108,7 @@ def train(
             epochs=epochs,
             steps=steps,
             precision=resolve(precision or "auto", accelerator.device),
-            init=init,
+            init=files,
             overrides=overrides,
         )
     with torch.random.fork_rng():

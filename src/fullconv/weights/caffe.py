@@ -122,11 +122,15 @@ class Blob:
 
 @dataclass(frozen=True)
 class CaffeLayer:
-    """One layer: its name, its type such as ``Convolution`` (``V1:77`` for an unknown number) and its weights."""
+    """One layer: its name, its type such as ``Convolution`` (``V1:77`` for an unknown number) and its weights.
+
+    A fully connected layer with `transpose` holds its weight as (I, O).
+    """
 
     name: str
     type: str
     blobs: tuple[Blob, ...]
+    transpose: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,11 +186,12 @@ def _model(scan: Scan) -> CaffeModel:
 
 
 def _layer(scan: Scan, field: Field) -> CaffeLayer:
-    """LayerParameter: name 1, type 2, blobs 7. V1LayerParameter: V0 layer 1, name 4, type 5, blobs 6."""
+    """LayerParameter: name 1, type 2, blobs 7, inner product 117. V1: V0 layer 1, name 4, type 5, blobs 6, 17."""
     scan.expect(field, LENGTH, "a layer")
     v1 = field.number == 2
     name_number, type_number, blobs_number = (4, 5, 6) if v1 else (1, 2, 7)
     name = kind = ""
+    transpose = False
     blobs: list[Blob] = []
     for inner in scan.fields(field.start, field.stop):
         if inner.number == name_number:
@@ -200,12 +205,14 @@ def _layer(scan: Scan, field: Field) -> CaffeLayer:
             blobs.append(_blob(scan, inner))
             if len(blobs) > MAX_BLOBS:
                 raise scan.damaged(inner.at, f"more than {MAX_BLOBS} blobs in a layer", "a layer of fewer")
+        elif inner.number == (17 if v1 else 117) and inner.wire == LENGTH:
+            transpose = any(each.number == 6 and each.value for each in scan.fields(inner.start, inner.stop))
         elif inner.number == 1 and v1:
             raise ModelFileError(
                 f"{printable(scan.path)} is of Caffe's oldest format (a V0 layer at byte {inner.at}); "
                 "expected V1 or newer: convert it with Caffe's upgrade_net_proto_binary"
             )
-    return CaffeLayer(name, kind, tuple(blobs))
+    return CaffeLayer(name, kind, tuple(blobs), transpose)
 
 
 def _blob(scan: Scan, field: Field) -> Blob:

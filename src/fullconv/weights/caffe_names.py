@@ -10,7 +10,7 @@ from torch import nn
 
 from fullconv.errors import OptionError
 from fullconv.nets import FCN
-from fullconv.nets.fcn import Head
+from fullconv.nets.head import Head
 from fullconv.nets.trunks import Trunk
 
 CAFFE_TRUNKS = ("alexnet", "alexnet-bvlc", "googlenet", "vgg16")

@@ -13,10 +13,12 @@ import torch
 from fullconv.errors import ModelFileError, OptionError, printable
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, build, published_labels
-from fullconv.weights.donor import Checked, Donor, read_donor
+from fullconv.weights.donor import Checked, Donor
 from fullconv.weights.modelfile import ModelFile, write_model
-from fullconv.weights.published import PUBLISHED
-from fullconv.weights.transplant import Entry, Transplant, transplant
+from fullconv.weights.plan import Entry
+from fullconv.weights.published import PUBLISHED, PublishedWeights
+from fullconv.weights.read import read_donor
+from fullconv.weights.transplant import Transplant, transplant
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class Conformance:
         dropped: what the files hold beyond them.
         parameters: of the net.
         zero: score layers that no file gave: the model scores nothing before it is trained.
-        known_scores, scored_on: what the published model of that name was measured to score; empty for a classifier.
+        verdict: whether the file is the published one, as far as can be told.
+        known_scores, scored_on: what the published model of that name was measured to score; empty where this is not
+            that model: a classifier, another head, padding or class list, a file with another digest.
     """
 
     net: str
@@ -57,6 +61,7 @@ class Conformance:
     dropped: tuple[str, ...]
     parameters: int
     zero: tuple[str, ...]
+    verdict: str
     known_scores: Mapping[str, float]
     scored_on: str
 
@@ -120,9 +125,8 @@ def convert(
     if classes is None:
         _require_scores(paths, target, donors, done)
     zero = tuple(e.key for e in done.entries if e.how == "zero" and e.key.startswith("heads."))
-    whole = not zero and all(e.how in ("copied", "reshaped") for e in done.entries if e.key.startswith("heads."))
-    published = PUBLISHED.get(net) if whole else None
     sources = tuple(_source(donor) for donor in donors)
+    verdict, published = _verdict(net, target, sources, donors, done)
     report = Conformance(
         net,
         sources,
@@ -131,14 +135,14 @@ def convert(
         done.dropped,
         sum(p.numel() for p in target.parameters()),
         zero,
+        verdict,
         dict(published.scores) if published else {},
         published.scored_on if published else "",
     )
-    record = {"converted_from": [asdict(source) for source in sources], "net": net}
-    known = (
-        {"published": {"net": net, "scored_on": report.scored_on, **report.known_scores}} if report.known_scores else {}
-    )
-    write_model(out, ModelFile(target, labels, record, known))
+    record: dict[str, Any] = {"converted_from": [asdict(source) for source in sources], "net": net, "verdict": verdict}
+    if published:
+        record["published"] = {"scored_on": published.scored_on, **published.scores}
+    write_model(out, ModelFile(target, labels, record))
     return report
 
 
@@ -153,21 +157,44 @@ def _classes(donors: Sequence[Donor]) -> dict[str, int]:
 
 
 def _require_scores(paths: Sequence[Path], net: FCN, donors: Sequence[Donor], done: Transplant) -> None:
-    """A file that has score layers must not become a model that scores nothing."""
+    """A file that has score layers of a task must not become a model that scores nothing there."""
     theirs, ours = _classes(donors), dict(net.options.classes)
-    lost = all(
-        entry.how == "zero" for entry in done.entries if entry.key.startswith("heads.") and ".score." in entry.key
-    )
-    if theirs and lost:
-        raise ModelFileError(
-            f"{', '.join(map(printable, paths))}: the score layers have {theirs} classes by task, and the net {ours}: "
-            "choose the net that it was made for, or begin with scores of zero by giving --classes"
-        )
+    of_others = [name for donor in donors for name in donor.unused if name.startswith("score")]
+    for task in ours:
+        scores = [entry for entry in done.entries if entry.key.startswith(f"heads.{task}.score.")]
+        if (task in theirs or of_others) and all(entry.how == "zero" for entry in scores):
+            found = f"{theirs} classes by task" if task in theirs else f"other names ({', '.join(of_others[:4])})"
+            raise ModelFileError(
+                f"{', '.join(map(printable, paths))}: the score layers have {found}, the net {ours}: "
+                "choose the net that it was made for, or begin with scores of zero by giving --classes"
+            )
+
+
+def _verdict(
+    net: str, target: FCN, sources: Sequence[SourceFile], donors: Sequence[Donor], done: Transplant
+) -> tuple[str, PublishedWeights | None]:
+    """Whether the model is the published one of its name, in words; and that one's record, if it may be."""
+    known = [f"{source.file} is the published {source.published}" for source in sources if source.published]
+    published = PUBLISHED.get(net)
+    if published is None or published.net != net:
+        return "; ".join(known) or "no published file of this net is known", None
+    if known:
+        return "; ".join(known), published if [source.published for source in sources] == [net] else None
+    with torch.device("meta"):
+        same = target.options == build(net).options
+    heads = [entry for entry in done.entries if entry.key.startswith("heads.")]
+    whole = same and not done.dropped and all(entry.how in ("copied", "reshaped") for entry in heads)
+    if not whole or [donor.kind for donor in donors] != ["Caffe model"]:
+        return f"not the published {net}: a start from other weights, or with other options", None
+    if published.digest:
+        return f"not the published {net}, whose {published.digest.replace(':', ' is ')}", None
+    return f"every layer is that of the published {net}; whether the file is, no published digest tells", published
 
 
 def _labels(net: str, target: FCN, donors: Sequence[Donor]) -> dict[str, LabelSet]:
-    """The classes of the model: the file's, the published net's, or numbers."""
-    known = {**(published_labels(net) or {}), **{t: labels for d in donors for t, labels in d.labels.items()}}
+    """The classes of the model: those that the files name, the published net's, or numbers."""
+    known = {**(published_labels(net) or {})}
+    known |= {task: labels for donor in donors for task, labels in donor.labels.items() if labels.named}
     return {
         task: known[task] if task in known and len(known[task]) == count else LabelSet.numbered(count)
         for task, count in target.options.classes.items()

@@ -31,6 +31,9 @@ KEY = "fullconv"
 FLOATS, COUNTS = ("F64", "F32", "F16", "BF16"), ("I64",)
 """Types that weights and counters may be stored in; they are converted to the net's."""
 
+FOREIGN = (".caffemodel", ".pth", ".pt")
+"""Suffixes of weights that `fullconv convert` makes a model of."""
+
 MAX_HEADER = 100 << 20
 """Bytes; the bound of the safetensors format itself."""
 
@@ -116,8 +119,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 2 <= length <= min(MAX_HEADER, path.stat().st_size - 8):
+                if path.suffix.lower() in FOREIGN:
+                    raise ModelFileError(
+                        f"{path} is no fullconv model; make one of it with: fullconv convert {path} --net NET -o MODEL"
+                    )
                 raise ModelFileError(f"{path} is no safetensors file, or cut short; copy or train the model again")
-            metadata = json.loads(file.read(length)).get("__metadata__", {})
+            entries = json.loads(file.read(length))
+            ends = [each["data_offsets"][1] for name, each in entries.items() if name != "__metadata__"]
+            if 8 + length + max(ends, default=0) > path.stat().st_size:
+                raise ModelFileError(f"{path} is damaged (cut short); copy or train the model again")
+            metadata = entries.get("__metadata__", {})
         header = json.loads(metadata[KEY])
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read ({_brief(error)})") from error

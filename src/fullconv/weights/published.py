@@ -37,7 +37,7 @@ class PublishedWeights:
     def next_command(self, path: Path) -> str:
         """What to do with the file: a whole FCN becomes a model, a classifier the beginning of a training."""
         file = shlex.quote(printable(path))
-        if self.net.startswith("fcn"):
+        if self.net.startswith("fcn"):  # no published net: a classifier
             return f"fullconv train --data DATA --net {self.net} --init {file}"
         return f"fullconv convert {file} --net {self.net} -o {self.net}.safetensors"
 
@@ -179,7 +179,7 @@ PUBLISHED: dict[str, PublishedWeights] = {
         "fcn32s-alexnet-bvlc",
         "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
         UNRESTRICTED,
-        "AlexNet as first published (normalisation before pooling)",
+        "BVLC's AlexNet, in the order of the first publication (normalisation before pooling)",
         IMAGENET,
         {"top-1": 0.571, "top-5": 0.802},
     ),
