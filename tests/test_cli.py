@@ -120,7 +120,11 @@ def test_predict_counts_what_it_wrote(run: Run, data: Path, model: Path, tmp_pat
     with Image.open(tmp_path / "one.png") as mask:
         assert np.array_equal(np.asarray(mask), Model.load(model).predict(images / "0000.png").labels)
     machine = run("predict", model, str(images / "000[12].png"), "-o", tmp_path / "j", "--json")
-    assert json.loads(machine.out) == {"written": [str(tmp_path / "j" / f"000{i}.png") for i in (1, 2)], "failures": []}
+    assert json.loads(machine.out) == {
+        "written": [str(tmp_path / "j" / f"000{i}.png") for i in (1, 2)],
+        "failures": [],
+        "notes": [],
+    }
 
 
 def test_predict_names_bad_files_and_exits_1(run: Run, data: Path, model: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no model")
     with pytest.raises(ModelFileError, match="no safetensors file"):
         named_net(str(tmp_path / "file"), None, None)
-    with pytest.raises(OptionError, match="file is a model with its own classes and padding; leave these out"):
+    with pytest.raises(OptionError, match="file is a model with its own classes and padding; leave the options out"):
         named_net(str(tmp_path / "file"), None, "paper")
     with pytest.raises(OptionError, match="0 classes|classes"):
         named_net("fcn8s-slim", 0, "same")

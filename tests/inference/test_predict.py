@@ -25,7 +25,7 @@ from fullconv.inference.model import Model, Prediction
 from fullconv.inference.predict import Job, plan, predict, predict_files
 from fullconv.labels import LabelSet
 from fullconv.nets import build
-from makers import save
+from makers import save, scene
 
 LABELS = LabelSet(("ground", "road", "car"), ((10, 20, 30), (255, 0, 0), (0, 0, 255)))
 
@@ -317,3 +317,16 @@ def test_many_small_images_come_out_in_order(model: Model, tmp_path: Path) -> No
     assert [path.name for path in outcome.written] == [f"{index:02}.png" for index in range(25)]
     for index, path in enumerate(outcome.written):
         assert np.array_equal(mask(path), model.predict(picture(index, (5 + index % 2, 6))).labels)
+
+
+def test_notes_say_what_the_labels_are_worth(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", scene(0)[0])
+    net = build("fcn8s-slim", {"kind": 3, "ground": 2}, width=0.1)
+    model = Model(net)
+    outcome = predict(model, tmp_path / "a.png", tmp_path / "out")
+    assert outcome.notes == [
+        "the score layers are all zero: every pixel is of class 0 until the model is trained",
+        "these are the labels of 'kind'; for ground use Model.predict_tasks in Python",
+    ]
+    torch.nn.init.ones_(net.heads["kind"].score["image"]["8"].bias)
+    assert predict(model, tmp_path / "a.png", tmp_path / "out").notes == outcome.notes[1:]

@@ -99,6 +99,7 @@ def test_single_values_replace_the_fitted_ones() -> None:
         ("scratch", {"schedule": "step"}, "unknown schedule 'step'.*cosine, fixed"),
         ("scratch", {"reduction": "avg"}, "unknown loss reduction 'avg'.*mean, sum"),
         ("scratch", {"class_weights": "log"}, "unknown class weights 'log'.*none, sqrt"),
+        ("scratch", {"fixed": 1}, "fixed 1; expected true or false"),
         ("scratch", {"lr": -1}, r"lr -1; expected 0\.\.100"),
         ("scratch", {"lr": float("nan")}, r"lr nan; expected 0\.\.100"),
         ("scratch", {"momentum": 1.5}, r"momentum 1.5; expected 0\.\.1"),

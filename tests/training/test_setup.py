@@ -168,6 +168,9 @@ def test_options_survive_run_yaml(splits: Splits, recipe: str) -> None:
     options = resolve(splits, recipe=recipe, minutes=2.5, init=["ü.safetensors", "b.pth"], overrides={"crop": (32, 64)})
     text = yaml.safe_dump(options.to_yaml())
     assert RunOptions.from_yaml({**yaml.safe_load(text), "torch": "2"}) == options
+    one = RunOptions.from_yaml({**yaml.safe_load(text), "init": "ü.safetensors"})  # as before there could be several
+    assert one.init == ("ü.safetensors",)
+    assert RunOptions.from_yaml({**yaml.safe_load(text), "init": None}).init == ()
 
 
 @pytest.mark.parametrize(

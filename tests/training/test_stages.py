@@ -13,6 +13,7 @@ import yaml
 from caffe_nets import caffe_net
 from caffe_writer import write_caffemodel
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.errors import OptionError
 from fullconv.inference.model import Model
 from fullconv.training.loop import Trained
 from fullconv.training.train import train
@@ -80,6 +81,13 @@ def test_a_caffe_classifier_is_a_start(tmp_path: Path) -> None:
     conv1 = next(blobs[0] for name, _, blobs in oracle.layers if name == "conv1")
     got = Model.load(done.model).net.get_parameter("trunks.image.conv1.weight")
     torch.testing.assert_close(got, torch.from_numpy(conv1), rtol=0, atol=1e-6)
+
+
+def test_a_fixed_net_needs_a_trunk(tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match="a fixed net learns its score layers alone; give the trunk's weights with --init FILE"
+    ):
+        fit(tmp_path / "run", "fcn8s-slim", 2, fixed=True)
 
 
 @pytest.mark.parametrize("net", ["fcn16s-vgg16", "fcn8s-slim"])

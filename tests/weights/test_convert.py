@@ -329,11 +329,13 @@ class TestFailures:
             (lambda path: write(path, "voc-fcn32s"), {"width": 1 / 8}, ModelFileError, "conv1_1 weight is 4x3x3x3"),
             (lambda path: write(path, "pascalcontext-fcn32s"), {}, ModelFileError,
              "the score layers have {'semantic': 60} classes by task, the net {'semantic': 21}: choose"),
+            (lambda path: write(path, "siftflow-fcn16s"), {}, ModelFileError,
+             "the score layers have other names (score_fr_sem (Convolution), "),
             (lambda path: write(path, "voc-fcn32s"), {"classes": 0}, OptionError, "0 classes; expected 1 to 255"),
             (lambda path: write(path, "voc-fcn32s"), {"padding": "papier"}, OptionError, "did you mean 'paper'"),
             (lambda path: write(path, "voc-fcn32s"), {"net": "voc-fcn32"}, OptionError, "did you mean 'voc-fcn32s'"),
         ],
-        ids=["incomplete", "damaged", "missing", "other", "width", "context", "classes", "padding", "net"],
+        ids=["incomplete", "damaged", "missing", "other", "width", "context", "siftflow", "classes", "padding", "net"],
     )  # fmt: skip
     def test_leave_nothing_behind(
         self,

@@ -343,3 +343,12 @@ def test_random_mutations(small: Path, tmp_path: Path) -> None:
         else:
             assert {task: len(labels) for task, labels in model.labels.items()} == model.net.options.classes
     assert 400 < refused < 800, "the mutations should break most files but not all"
+
+
+@pytest.mark.parametrize("name", ["fcn32s-heavy-pascal.caffemodel", "resnet18.pth"])
+def test_weights_of_other_tools_are_sent_to_convert(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\xff" * 100)
+    assert refusal(tmp_path / name) == (
+        f"{tmp_path / name} is no fullconv model; make one of it with: "
+        f"fullconv convert {tmp_path / name} --net NET -o MODEL"
+    )

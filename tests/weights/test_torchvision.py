@@ -21,7 +21,8 @@ from fullconv.nets import InputOptions
 from fullconv.nets.classifier import Classifier
 from fullconv.nets.fcn import Normalise
 from fullconv.nets.trunks import TRUNKS
-from fullconv.weights.torchvision import MAX_CLASSES, TORCHVISION, TorchvisionFile, read_torchvision
+from fullconv.weights.torchvision import MAX_CLASSES, TorchvisionFile, read_torchvision
+from fullconv.weights.torchvision_names import TORCHVISION
 from torchvision_nets import NETS, Net, random_images, random_net, shape_of
 
 TRUNK = {
@@ -75,14 +76,10 @@ def thin(name: str) -> Net:
 
 def classifier(file: TorchvisionFile, trunk: str, width: float, inputs: InputOptions | None = None) -> Classifier:
     """The classifier of a file, holding the file's own tensors."""
-    inputs = inputs or file.inputs
-    with torch.device("meta"):
-        net = Classifier(trunk, file.score["bias"].numel(), inputs, width)
-    state = {f"trunk.{key}": value for key, value in file.weights.items()}
-    state |= {f"score.{key}": value for key, value in file.score.items()}
-    net.load_state_dict(state, assign=True)
-    net.normalise = Normalise(inputs)
-    return net.eval()
+    net = file.classifier(trunk, width)
+    if inputs is not None:
+        net.normalise = Normalise(inputs)
+    return net
 
 
 def disagreement(net: Classifier, oracle: Net, count: int = 2) -> float:

@@ -33,8 +33,10 @@ def predict(
         )  # fmt: skip
     if json_:
         failures = [{"image": str(path), "error": why} for path, why in outcome.failures]
-        print_json({"written": [str(path) for path in outcome.written], "failures": failures})
+        print_json({"written": [str(path) for path in outcome.written], "failures": failures, "notes": outcome.notes})
     else:
+        for note in outcome.notes:
+            typer.echo(f"Note: {note}", err=True)
         for _, why in outcome.failures:
             typer.echo(why, err=True)
         where = f" in {out}" if len(outcome.written) != 1 else f": {outcome.written[0]}"

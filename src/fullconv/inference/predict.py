@@ -44,10 +44,12 @@ class Outcome:
     Attributes:
         written: masks, in the order of the inputs.
         failures: (image, one line that says why).
+        notes: what the user should know of all of them, a line each.
     """
 
     written: list[Path] = field(default_factory=list)
     failures: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def predict(
@@ -155,6 +157,14 @@ def predict_files(
     outcome = Outcome()
     if len(model.net.options.inputs) > 1:
         raise OptionError("this net has several inputs; label its images in Python: Model.predict({name: image, ...})")
+
+    task, *others = model.net.options.classes
+    scores = [p for name, p in model.net.heads[task].named_parameters() if name.startswith("score.")]
+    if not any(bool(p.any()) for p in scores):
+        outcome.notes.append("the score layers are all zero: every pixel is of class 0 until the model is trained")
+    if others:
+        named = ", ".join(others)
+        outcome.notes.append(f"these are the labels of {task!r}; for {named} use Model.predict_tasks in Python")
 
     def tell(image: Path) -> None:
         if progress is not None:
