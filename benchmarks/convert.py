@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +41,15 @@ def measured(code: str, *arguments: str) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
 
 
+def commit() -> str:
+    """The checkout's commit, or "unknown"."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
 def main() -> None:
+    """Write the file, convert it, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
@@ -47,7 +57,10 @@ def main() -> None:
         folder = Path(name)
         source, target = folder / "fcn8s-heavy-pascal.caffemodel", folder / "voc-fcn8s.safetensors"
         measured(WRITE, str(source))
-        print(f"{source.name}: {source.stat().st_size / 1e6:.1f} MB")
+        print(
+            f"{source.name}: {source.stat().st_size / 1e6:.1f} MB, {runs} runs in turns, commit {commit()}, "
+            f"torch {version('torch')}, Python {platform.python_version()}, {platform.machine()}\n"
+        )
         arguments = (str(source), "--net", "voc-fcn8s", "-o", str(target))
         whole, bare = [], []
         for _ in range(runs):
