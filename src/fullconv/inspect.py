@@ -13,7 +13,7 @@ from torch import nn
 from fullconv import geometry
 from fullconv.errors import OptionError, printable
 from fullconv.geometry import Window
-from fullconv.nets import FCN, NETS, build
+from fullconv.nets import FCN, NETS, build, parameter_count
 from fullconv.nets.branches import Branches
 from fullconv.nets.head import Head, crops
 from fullconv.nets.trace import paths, windows
@@ -161,12 +161,14 @@ def inspect_net(net: FCN, size: tuple[int, int]) -> Inspection:
                 tap = taps[trunk_name, int(stride)]
                 shape = (cast(nn.Conv2d, layer).out_channels, *tap.size[1:])
                 score = replace(tap, name=f"score {stride}s{of_trunk}{of_task}", kind="Conv2d", size=shape, tap=False)
-                layers.append(replace(score, parameters=_parameters(layer)))
+                layers.append(replace(score, parameters=parameter_count(layer)))
         for (name, step), layer in zip(crops(head), head.upscore.values(), strict=True):
             cropped = "skip" if min(step.shift) < 0 else "upsampled"
             offset = (abs(step.shift[0]), abs(step.shift[1]))
             window = step.window
-            steps.append(CropFacts(name + of_task, window.kernel, window.stride, offset, cropped, _parameters(layer)))
+            steps.append(
+                CropFacts(name + of_task, window.kernel, window.stride, offset, cropped, parameter_count(layer))
+            )
     streams = [[*rows, first.output.window, geometry.Crop(first.output.shift[0])] for _, (rows, _) in net.paths()]
     phases = range(first.strides[0])
     reach = max(b - a for a, b in (geometry.inputs_of_all(streams, p, p + 1) for p in phases))
@@ -174,7 +176,7 @@ def inspect_net(net: FCN, size: tuple[int, int]) -> Inspection:
         image = {n: torch.zeros(1, i.channels, *size) for n, i in net.options.inputs.items()}
         coarse = FCN(net.options).eval().coarse(image)
     shapes = {task: cast(tuple[int, int, int], tuple(each.scores.shape[1:])) for task, each in coarse.items()}
-    return Inspection(net.options.to_json(), size, layers, steps, shapes, _parameters(net), reach)
+    return Inspection(net.options.to_json(), size, layers, steps, shapes, parameter_count(net), reach)
 
 
 @dataclass(frozen=True)
@@ -214,14 +216,10 @@ class _Walk:
             size = (channels, vertical.output_size(at.size[1]), horizontal.output_size(at.size[2]))
         rows, columns = paths([layer])
         behind = _Place(size, (*at.rows, *rows), (*at.columns, *columns))
-        own = 0 if isinstance(layer, Branches | nn.Sequential) else _parameters(layer)
+        own = 0 if isinstance(layer, Branches | nn.Sequential) else parameter_count(layer)
         if own or name in self.tapped or isinstance(layer, Branches | nn.MaxPool2d | nn.AvgPool2d):
             field = geometry.receptive_field(behind.rows)
             marks = (field.size, float(field.stride), float(field.centre))
             kind = type(layer).__name__
             self.rows.append(LayerFacts(self.prefix + name, kind, size, own, *marks, name in self.tapped))
         return behind
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

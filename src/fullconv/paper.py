@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fullconv import geometry
-from fullconv.nets import FCN, build
+from fullconv.nets import FCN, build, parameter_count
 from fullconv.nets.branches import Branches
 from fullconv.nets.classifier import Classifier
 from fullconv.nets.precision import inference
@@ -170,7 +170,7 @@ def _column(name: str, size: tuple[int, int]) -> Column:
         name,
         TABLE_1[name],
         _depth(trunk) + 1,
-        _parameters(net),
+        parameter_count(net),
         field.size,
         geometry.receptive_field(classifier.paths()[0]).size,
         TRUNKS[net.options.trunk].pool,
@@ -185,7 +185,7 @@ def _count(name: str) -> Count:
     trunk = cast(Trunk, next(iter(plain.trunks.values())))
     scales = sum(trunk.channels(stride) for stride in plain.options.scales)
     published, stored = COUNTS[name]
-    return Count(name, published, _parameters(plain), stored, _parameters(dense) + scales)
+    return Count(name, published, parameter_count(plain), stored, parameter_count(dense) + scales)
 
 
 def _depth(layer: nn.Module) -> int:
@@ -206,10 +206,6 @@ def _seconds(net: FCN, size: tuple[int, int]) -> float:
             net(image)
             times.append(time.perf_counter() - start)
     return median(times[1:])
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def _millions(count: int) -> str:

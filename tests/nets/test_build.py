@@ -108,6 +108,13 @@ def test_a_published_net_for_other_classes_and_only_for_its_own_inputs() -> None
     )
     with pytest.raises(OptionError, match=message):
         build("nyud-fcn32s-color-d", channels={"image": 3})
+    message = (
+        "classes for semantic; siftflow-fcn16s has the tasks semantic, geometric: choose fcn16s-vgg16, which takes any"
+    )
+    for classes in (5, {"semantic": 5}):
+        with pytest.raises(OptionError, match=message):
+            build("siftflow-fcn16s", classes)
+    assert build("siftflow-fcn16s", {"semantic": 5, "geometric": 2}, width=1 / 16).options.classes["geometric"] == 2
 
 
 def test_normalisation_by_channels() -> None:

@@ -22,7 +22,7 @@ from fullconv.nets.trunks import Trunk
 CHANNELS = {"colour": 3, "depth": 1}
 CLASSES = {"semantic": 4, "geometric": 3}
 
-OF_AN_IMAGE = [name for name, net in NETS.items() if set(net.inputs) <= {"image"}]
+OF_AN_IMAGE = [name for name, net in NETS.items() if set(net.inputs) <= {"image"} and len(net.classes) < 2]
 
 SIZES = [(1, 1), (1, 37), (33, 2), (53, 56), (64, 96)]
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from fullconv import classes as names
 from fullconv.errors import OptionError, unknown_name
 from fullconv.labels import LabelSet
@@ -13,7 +15,7 @@ from fullconv.nets.fcn import FCN
 from fullconv.nets.options import InputOptions, NetOptions
 from fullconv.nets.trunks import ILSVRC_MEAN, TRUNKS
 
-__all__ = ["FCN", "NETS", "InputOptions", "NetOptions", "build", "published_labels"]
+__all__ = ["FCN", "NETS", "InputOptions", "NetOptions", "build", "parameter_count", "published_labels"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def build(
         options: `padding`, `upsampling`, `fusion`, `width`, `inputs`: see `NetOptions`.
 
     Raises:
-        OptionError: an unknown name, an option out of range, or inputs that a published net does not have.
+        OptionError: an unknown name, an option out of range, or inputs or tasks that a published net does not have.
 
     >>> import torch
     >>> build("fcn8s-slim", classes=5)(torch.zeros(1, 3, 56, 53)).shape
@@ -127,12 +129,18 @@ def build(
         raise unknown_name("net option", extra[0], known)
     if classes is None:
         classes = {task: len(each) for task, each in net.classes.items()} or 21
+    tasks = {"semantic": classes} if isinstance(classes, int) else dict(classes)
+    if net.classes and set(tasks) != set(net.classes):
+        raise OptionError(
+            f"classes for {', '.join(tasks)}; {name} has the tasks {', '.join(net.classes)}: choose "
+            f"fcn{net.stride}s-{net.trunk}, which takes any"
+        )
     return FCN(
         NetOptions(
             **{
                 "trunk": net.trunk,
                 "stride": net.stride,
-                "classes": {"semantic": classes} if isinstance(classes, int) else dict(classes),
+                "classes": tasks,
                 "inputs": _inputs(name, channels),
                 "fusion": net.fusion,
                 "padding": net.padding,
@@ -142,6 +150,11 @@ def build(
             }
         )
     )
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Learned numbers of a module."""
+    return sum(p.numel() for p in module.parameters())
 
 
 def published_labels(name: str) -> dict[str, LabelSet] | None:

@@ -12,7 +12,7 @@ import torch
 
 from fullconv.errors import ModelFileError, OptionError, printable
 from fullconv.labels import LabelSet
-from fullconv.nets import FCN, build, published_labels
+from fullconv.nets import FCN, build, parameter_count, published_labels
 from fullconv.weights.donor import Checked, Donor
 from fullconv.weights.modelfile import ModelFile, write_model
 from fullconv.weights.plan import Entry
@@ -133,7 +133,7 @@ def convert(
         done.entries,
         done.checked,
         done.dropped,
-        sum(p.numel() for p in target.parameters()),
+        parameter_count(target),
         zero,
         verdict,
         dict(published.scores) if published else {},
