@@ -153,7 +153,10 @@ class TestClasses:
         assert model.labels == LabelSet.numbered(5)
         assert len(report.zero) == 2
         assert report.known_scores == {}
-        _, model = thin(path, net, tmp_path / "m.safetensors", classes={"a": 2, "b": 3})
+
+    def test_of_tasks_that_are_asked_for(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "f.caffemodel", "voc-fcn32s")
+        _, model = thin(path, "fcn32s-vgg16", tmp_path / "m.safetensors", classes={"a": 2, "b": 3})
         assert model.net.options.classes == {"a": 2, "b": 3}
 
 
