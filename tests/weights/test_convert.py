@@ -292,6 +292,20 @@ def test_a_torchvision_file(tmp_path: Path) -> None:
     assert model.net.options.inputs == {"image": InputOptions((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))}
 
 
+def test_the_digest_in_a_files_name_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "vgg.pth"
+    torch.save(random_net("vgg16", width=WIDTH).state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    thin(path.rename(tmp_path / f"vgg16-{digest}.pth"), "fcn32s-vgg16", tmp_path / "m.safetensors")
+    other = (tmp_path / f"vgg16-{digest}.pth").rename(tmp_path / "vgg16-397923af.pth")
+    message = (
+        f"vgg16-397923af.pth is damaged or another file: its sha256 begins with {digest}, its name says 397923af; "
+        "download it again, or rename it if it is your own"
+    )
+    with pytest.raises(ModelFileError, match=message):
+        thin(other, "fcn32s-vgg16", tmp_path / "n.safetensors")
+
+
 def test_paths_as_text_and_targets_that_are_none(tmp_path: Path) -> None:
     source = str(tmp_path / "m.safetensors")
     Model(build("fcn32s-vgg16", 3, width=WIDTH)).save(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,6 +127,7 @@ def convert(
         _require_scores(paths, target, donors, done)
     zero = tuple(e.key for e in done.entries if e.how == "zero" and e.key.startswith("heads."))
     sources = tuple(_source(donor) for donor in donors)
+    _require_promised(sources)
     verdict, published = _verdict(net, target, sources, donors, done)
     report = Conformance(
         net,
@@ -167,6 +169,21 @@ def _require_scores(paths: Sequence[Path], net: FCN, donors: Sequence[Donor], do
             raise ModelFileError(
                 f"{', '.join(map(printable, paths))}: the score layers have {found}, the net {ours}: "
                 "choose the net that it was made for, or begin with scores of zero by giving --classes"
+            )
+
+
+def _require_promised(sources: Sequence[SourceFile]) -> None:
+    """torchvision's files carry the beginning of their sha256 in their names: what else would find changed weights.
+
+    Raises:
+        ModelFileError: it is not theirs.
+    """
+    for source in sources:
+        promised = re.search(r"-([0-9a-f]{8})\.pth$", source.file)
+        if promised and not source.sha256.startswith(promised[1]):
+            raise ModelFileError(
+                f"{printable(source.file)} is damaged or another file: its sha256 begins with {source.sha256[:8]}, "
+                f"its name says {promised[1]}; download it again, or rename it if it is your own"
             )
 
 
