@@ -16,7 +16,7 @@ from fullconv.geometry import Window
 from fullconv.nets import FCN, NETS, build, parameter_count
 from fullconv.nets.branches import Branches
 from fullconv.nets.head import Head, crops
-from fullconv.nets.trace import paths, windows
+from fullconv.nets.paths import paths, windows
 from fullconv.nets.trunks import Trunk
 from fullconv.weights.modelfile import read_options
 

@@ -10,7 +10,7 @@ from fullconv.errors import OptionError, unknown_name
 from fullconv.geometry import Window
 from fullconv.nets.fcn import Normalise
 from fullconv.nets.options import InputOptions
-from fullconv.nets.trace import paths
+from fullconv.nets.paths import paths
 from fullconv.nets.trunks import TRUNKS
 
 

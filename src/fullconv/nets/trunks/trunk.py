@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fullconv.geometry import Window
 from fullconv.nets.branches import channels_after
-from fullconv.nets.trace import paths
+from fullconv.nets.paths import paths
 
 
 class Trunk(nn.Sequential):

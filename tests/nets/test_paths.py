@@ -10,7 +10,7 @@ from torch import nn
 
 from fullconv.errors import GeometryError
 from fullconv.geometry import Window, output_size
-from fullconv.nets.trace import POINTWISE, paths, windows
+from fullconv.nets.paths import POINTWISE, paths, windows
 
 pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
 small = st.tuples(st.integers(0, 2), st.integers(0, 2))
