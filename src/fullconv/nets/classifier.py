@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fullconv.errors import OptionError, unknown_name
 from fullconv.geometry import Window
-from fullconv.nets.fcn import Normalise
+from fullconv.nets.normalise import Normalise
 from fullconv.nets.options import InputOptions
 from fullconv.nets.paths import paths
 from fullconv.nets.trunks import TRUNKS

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fullconv.fields import Fields
+
 
 class ResponseNorm(nn.LocalResponseNorm):
     """AlexNet's and GoogLeNet's, for (N, C, H, W): x / (1 + 1e-4 / 5 * sum of squares of the 5 channels around)^0.75.
@@ -14,6 +16,10 @@ class ResponseNorm(nn.LocalResponseNorm):
 
     def __init__(self) -> None:
         super().__init__(size=5, alpha=1e-4, beta=0.75, k=1.0)
+
+    def fields(self, *_: Tensor) -> tuple[Fields, Fields]:
+        """Every position by itself (see `fullconv.nets.trace`)."""
+        return Fields(), Fields()
 
     def forward(self, x: Tensor) -> Tensor:
         channels, reach = x.shape[1], self.size // 2

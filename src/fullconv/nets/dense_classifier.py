@@ -1,0 +1,204 @@
+"""DenseClassifier: a classifier run convolutionally, and the check that it still computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fullconv.errors import GeometryError, OptionError
+from fullconv.nets.convolutionalize import Rewriter
+from fullconv.nets.normalise import Normalise
+from fullconv.nets.options import InputOptions
+from fullconv.nets.trace import trace
+from fullconv.nets.wired import Wired
+
+TOLERANCE = 1e-5
+"""Between a classifier and its dense form, of the largest logit: the same sums in another order."""
+
+WINDOWS = 3
+"""Along each axis of the larger image that is checked."""
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """How far a dense classifier is from the classifier that it was made of, relative to the largest logit.
+
+    Attributes:
+        logits: at the input size.
+        cells: cells of a larger image against the classifier run on their windows.
+        windows: what was cut into windows: "image", or "map" where the classifier pads: there a window alone has a
+            border of zeros that it does not have within the image, and only from the map on that the tail reads are
+            both the same.
+    """
+
+    logits: float
+    cells: float
+    windows: str
+
+
+class DenseClassifier(nn.Module):
+    """A fully convolutional classifier (Long et al. 2015, section 3.1).
+
+    Takes (N, C, H, W), H and W at least those of the input size; gives (N, K, h, w). Cell (i, j) holds the logits of
+    the window of the input size that begins at pixel (i, j) times the stride.
+
+    Args:
+        net: the steps.
+        input_size: (H, W) of one window.
+        names: of the classes; default: their numbers.
+        inputs: how an RGB image of 0..255 becomes what the classifier takes; None: the classifier takes it so.
+
+    Attributes:
+        stride: pixels from one cell to the next, (vertical, horizontal).
+        channels, classes: C and K.
+        conformance: how it was checked, where it was.
+
+    Raises:
+        GeometryError: steps that are not local, or that do not give whole pixels between cells.
+        OptionError: names or inputs that do not fit the net.
+    """
+
+    conformance: Conformance | None = None
+
+    def __init__(
+        self,
+        net: Wired,
+        input_size: tuple[int, int],
+        channels: int,
+        names: Sequence[str] | None = None,
+        inputs: InputOptions | None = None,
+    ) -> None:
+        super().__init__()
+        self.net, self.input_size, self.channels, self.inputs = net, input_size, channels, inputs
+        geometry = trace(net, (1, channels, *input_size))
+        geometry.require_local("a dense classifier")
+        self.classes = geometry.output.shape[1]
+        rows, columns = geometry.output.fields()
+        if rows.stride.denominator != 1 or columns.stride.denominator != 1:
+            raise GeometryError(f"cells {rows.stride} by {columns.stride} pixels apart; leave upsampling out")
+        self.stride = int(rows.stride), int(columns.stride)
+        self.names = tuple(map(str, range(self.classes) if names is None else names))
+        if len(set(self.names)) != self.classes or len(self.names) != self.classes:
+            raise OptionError(
+                f"{len(set(self.names))} different names; give each of the {self.classes} classes its own"
+            )
+        if inputs is not None and inputs.channels != channels:
+            raise OptionError(f"means of {inputs.channels} channels; the classifier takes {channels}")
+        self.normalise = nn.Identity() if inputs is None else Normalise(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.net(self.normalise(x)))
+
+    def extra_repr(self) -> str:
+        (height, width), (down, right) = self.input_size, self.stride
+        return f"{self.classes} classes, windows of {height} x {width} every {down} x {right} pixels"
+
+
+def convolutionalize(
+    classifier: nn.Module,
+    input_size: int | tuple[int, int],
+    *,
+    names: Sequence[str] | None = None,
+    inputs: InputOptions | None = None,
+    channels: int | None = None,
+) -> DenseClassifier:
+    """A fully convolutional net that computes what a classifier does, at every place of an image of any size.
+
+    The tail that flattens, pools and connects is rewritten as convolutions and poolings of fixed size; everything else
+    is kept, weights are copied, the classifier stays as it was. The result, in evaluation mode, is checked: at the
+    input size against the classifier's logits, on a larger image against the classifier run on windows.
+
+    Args:
+        classifier: (N, C, H, W) -> logits (N, K), in any common style: flattening or pooling, and up to any number of
+            fully connected layers, with batch norm, dropout and activations between them.
+        input_size: H and W that it was trained on (one number: square).
+        names: of the K classes.
+        inputs: means, deviations and channel order, for pictures of 0..255 in RGB; without them the result takes what
+            the classifier takes.
+        channels: C; default: what the first convolution takes.
+
+    Raises:
+        GeometryError: a layer that has no convolutional form, with its name and the reason.
+        OptionError: names or inputs that do not fit.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(8 * 7 * 7, 10))
+    >>> dense = convolutionalize(net, 32)
+    >>> dense(torch.zeros(1, 3, 100, 80)).shape
+    torch.Size([1, 10, 18, 13])
+    """
+    size = (input_size, input_size) if isinstance(input_size, int) else (input_size[0], input_size[1])
+    if min(size) < 1:
+        raise OptionError(f"input size {size[0]}x{size[1]}; expected at least 1x1")
+    taken = _channels(classifier) if channels is None else channels
+    with _evaluating(classifier):
+        rewriter = Rewriter(trace(classifier, (2, taken, *size)), classifier)
+        dense = DenseClassifier(rewriter.dense(), size, taken, names, inputs).eval()
+        dense.conformance = _checked(classifier, dense, rewriter)
+    return dense
+
+
+def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) -> Conformance:
+    """Compare, on noise; raises GeometryError where more than rounding differs."""
+    height, width = dense.input_size
+    down, right = dense.stride
+    random = torch.Generator().manual_seed(0)
+    parameter = next(classifier.parameters(), torch.empty(0))
+    net, plain = dense.net, rewriter.plain.eval()
+    with torch.inference_mode():
+        larger = (height + (WINDOWS - 1) * down, width + (WINDOWS - 1) * right)
+        image = torch.randn((1, dense.channels, *larger), generator=random).to(parameter.device, parameter.dtype)
+        alone = image[:, :, :height, :width]
+        logits = _difference(net(alone).flatten(1), classifier(alone).flatten(1))
+        rows, columns = trace(net, (1, dense.channels, height, width)).output.fields()
+        local = min(rows.start, columns.start) >= 0 and rows.stops[0] <= height and columns.stops[0] <= width
+        cut = plain.inputs[0] if local else rewriter.cut()
+        values = (
+            net.run({net.inputs[0]: image}, [cut]) if cut != net.inputs[0] else {cut: image, net.output: net(image)}
+        )
+        here, at = values[net.output], values[cut]
+        size = plain.run({plain.inputs[0]: alone}, [cut])[cut].shape[2:] if cut != plain.inputs[0] else (height, width)
+        steps = [0 if n == 1 else (at.shape[2 + a] - size[a]) // (n - 1) for a, n in enumerate(here.shape[2:])]
+        cells = 0.0
+        for i in range(min(WINDOWS, here.shape[2])):
+            for j in range(min(WINDOWS, here.shape[3])):
+                window = at[:, :, i * steps[0] :, j * steps[1] :][:, :, : size[0], : size[1]].contiguous()
+                given = {plain.inputs[0]: alone, cut: window}
+                there = classifier(window) if local else plain.run(given)[plain.output]
+                cells = max(cells, _difference(here[:, :, i, j], there.flatten(1)))
+    found = Conformance(logits, cells, "image" if cut == plain.inputs[0] else "map")
+    if max(logits, cells) > TOLERANCE:
+        raise GeometryError(
+            f"the dense form of {type(classifier).__name__} is {max(logits, cells):.1e} of the largest logit off; expected "
+            "the same to rounding: please report this classifier"
+        )
+    return found
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest one, of the largest value; float32 where they are narrower."""
+    scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
+    return float((ours - theirs).abs().max() / scale)
+
+
+def _channels(classifier: nn.Module) -> int:
+    for layer in classifier.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer.in_channels
+    raise OptionError("the classifier has no convolution that tells the channels of its input; give channels=")
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In evaluation mode, then every part as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
