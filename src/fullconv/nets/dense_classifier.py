@@ -173,8 +173,8 @@ def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) 
     found = Conformance(logits, cells, "image" if cut == plain.inputs[0] else "map")
     if max(logits, cells) > TOLERANCE:
         raise GeometryError(
-            f"the dense form of {type(classifier).__name__} is {max(logits, cells):.1e} of the largest logit off; expected "
-            "the same to rounding: please report this classifier"
+            f"the dense form of {type(classifier).__name__} is off by {max(logits, cells):.1e} of the largest logit; "
+            "expected the same to rounding: please report this classifier"
         )
     return found
 
