@@ -30,14 +30,15 @@ class Conformance:
 
     Attributes:
         logits: at the input size.
-        cells: cells of a larger image against the classifier run on their windows.
+        cells: cells of a larger image against the classifier run on their windows; None where a padded classifier's
+            tail reads several maps that have no common one.
         windows: what was cut into windows: "image", or "map" where the classifier pads: there a window alone has a
             border of zeros that it does not have within the image, and only from the map on that the tail reads are
             both the same.
     """
 
     logits: float
-    cells: float
+    cells: float | None
     windows: str
 
 
@@ -157,23 +158,24 @@ def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) 
         rows, columns = trace(net, (1, dense.channels, height, width)).output.fields()
         local = min(rows.start, columns.start) >= 0 and rows.stops[0] <= height and columns.stops[0] <= width
         cut = plain.inputs[0] if local else rewriter.cut()
-        values = (
-            net.run({net.inputs[0]: image}, [cut]) if cut != net.inputs[0] else {cut: image, net.output: net(image)}
-        )
-        here, at = values[net.output], values[cut]
+        held = rewriter.alias.get(cut, cut)
+        values = {net.inputs[0]: image, **net.run({net.inputs[0]: image}, [held])}
+        here, at = values[net.output], values[held]
         size = plain.run({plain.inputs[0]: alone}, [cut])[cut].shape[2:] if cut != plain.inputs[0] else (height, width)
         steps = [0 if n == 1 else (at.shape[2 + a] - size[a]) // (n - 1) for a, n in enumerate(here.shape[2:])]
-        cells = 0.0
-        for i in range(min(WINDOWS, here.shape[2])):
+        comparable = local or cut != plain.inputs[0]
+        cells = 0.0 if comparable else None
+        for i in range(min(WINDOWS, here.shape[2]) if comparable else 0):
             for j in range(min(WINDOWS, here.shape[3])):
                 window = at[:, :, i * steps[0] :, j * steps[1] :][:, :, : size[0], : size[1]].contiguous()
                 given = {plain.inputs[0]: alone, cut: window}
                 there = classifier(window) if local else plain.run(given)[plain.output]
-                cells = max(cells, _difference(here[:, :, i, j], there.flatten(1)))
+                cells = max(cells or 0.0, _difference(here[:, :, i, j], there.flatten(1)))
     found = Conformance(logits, cells, "image" if cut == plain.inputs[0] else "map")
-    if max(logits, cells) > TOLERANCE:
+    worst = max(logits, cells or 0.0)
+    if worst > TOLERANCE:
         raise GeometryError(
-            f"the dense form of {type(classifier).__name__} is off by {max(logits, cells):.1e} of the largest logit; "
+            f"the dense form of {type(classifier).__name__} is off by {worst:.1e} of the largest logit; "
             "expected the same to rounding: please report this classifier"
         )
     return found
