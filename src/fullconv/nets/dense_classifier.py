@@ -76,7 +76,7 @@ class DenseClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.net, self.input_size, self.channels, self.inputs = net, input_size, channels, inputs
-        geometry = trace(net, (1, channels, *input_size))
+        geometry = trace(net, (1, channels, *self.roomy))
         geometry.require_local("a dense classifier")
         self.classes = geometry.output.shape[1]
         rows, columns = geometry.output.fields()
@@ -91,6 +91,11 @@ class DenseClassifier(nn.Module):
         if inputs is not None and inputs.channels != channels:
             raise OptionError(f"means of {inputs.channels} channels; the classifier takes {channels}")
         self.normalise = nn.Identity() if inputs is None else Normalise(inputs)
+
+    @property
+    def roomy(self) -> tuple[int, int]:
+        """An image size that surely holds a field; with poolings that round up it may exceed the input size."""
+        return 2 * self.input_size[0], 2 * self.input_size[1]
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.net(self.normalise(x)))
@@ -135,7 +140,7 @@ def convolutionalize(
     size = (input_size, input_size) if isinstance(input_size, int) else (input_size[0], input_size[1])
     if min(size) < 1:
         raise OptionError(f"input size {size[0]}x{size[1]}; expected at least 1x1")
-    taken = _channels(classifier) if channels is None else channels
+    taken = first_channels(classifier) if channels is None else channels
     with _evaluating(classifier):
         rewriter = Rewriter(trace(classifier, (2, taken, *size)), classifier)
         dense = DenseClassifier(rewriter.dense(), size, taken, names, inputs).eval()
@@ -187,7 +192,7 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / scale)
 
 
-def _channels(classifier: nn.Module) -> int:
+def first_channels(classifier: nn.Module) -> int:
     for layer in classifier.modules():
         if isinstance(layer, nn.Conv2d):
             return layer.in_channels
