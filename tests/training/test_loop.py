@@ -29,10 +29,12 @@ from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
+from fullconv.training.draws import Batches
 from fullconv.training.loop import Tick, Trained
 from fullconv.training.losses import cross_entropy
 from fullconv.training.optimizer import make_optimizer
 from fullconv.training.recipes import RECIPES
+from fullconv.training.sampling import kept
 from fullconv.training.setup import RunOptions, choose_net, open_splits, resolve_options
 from fullconv.training.train import train
 from fullconv.weights.modelfile import ModelFile, read_header, read_model, write_model
@@ -259,12 +261,14 @@ def test_groups_of_the_optimiser() -> None:
         assert all(".bn" in n and n.endswith("weight") for n in scales)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, losses: list[float], optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "share"), [("adamw", 1.0), ("sgd", 1.0), ("adamw", 0.5)])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    tmp_path: Path, losses: list[float], optimizer: str, share: float
+) -> None:
     data = make_folder(tmp_path / "d", counts={"train": 5, "val": 2})
     options = {
         "data": data, "net_options": {**SMALL, "dropout": 0.5}, "seed": 3, "lr": 0.02, "optimizer": optimizer,
-        "crop": (8, 8), "scale": (0.7, 1.5), "jitter": 0.3,
+        "crop": (8, 8), "scale": (0.7, 1.5), "jitter": 0.3, "loss_share": share,
     }  # fmt: skip
     fit(tmp_path / "whole", 12, **options)
     whole = losses.copy()
@@ -569,10 +573,48 @@ def test_the_data_are_those_of_the_pure_functions(tmp_path: Path, monkeypatch: p
     assert len(set(seen[:12])) == 12, "no two draws share their randomness"
 
 
+def test_the_loss_is_that_of_the_cells_kept_for_each_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Tensor, tuple[Any, ...]]] = []
+
+    def note(scores: Tensor, target: Tensor, *rest: Any) -> Tensor:
+        seen.append((target, rest))
+        return cross_entropy(scores, target, *rest)
+
+    def sample(seed: int) -> Sample:
+        mask = np.full((12, 16), seed % 3, np.uint8)
+        return Sample(f"s{seed}", {IMAGE: one(seed).inputs[IMAGE]}, {"kind": mask, "side": mask // 2})
+
+    monkeypatch.setattr("fullconv.training.loop.cross_entropy", note)
+    labels = {"kind": LABELS, "side": LabelSet(("no", "yes"))}
+    data = tuple(InMemory([sample(s) for s in range(4)], split, labels) for split in ("train", "val"))
+    fit(tmp_path / "r", 3, data=data, loss_share=0.4, batch=3, seed=8, reduction="sum")
+    assert len(seen) == 6
+    for step, draws in zip(range(3), Batches(4, 3, seed=8), strict=False):
+        mask = kept(draws, (12, 16), 0.4, seed=8)  # fcn1s: every pixel is a cell
+        for target, rest in seen[2 * step : 2 * step + 2]:
+            assert np.array_equal(target != VOID, mask)
+            assert (rest[0], rest[2]) == ("sum", 0.4)
+
+
+def test_a_share_of_one_changes_no_bit(tmp_path: Path, losses: list[float]) -> None:
+    found = {}
+    for name, share in (("none", {}), ("one", {"loss_share": 1.0}), ("half", {"loss_share": 0.5})):
+        fit(tmp_path / name, 4, batch=2, lr=0.02, **share)
+        weights = load_file(tmp_path / name / "last.safetensors")
+        found[name] = losses.copy(), {key: value.numpy().tobytes() for key, value in weights.items()}
+        losses.clear()
+    assert found["one"] == found["none"]
+    assert found["half"] != found["none"]
+
+
 def test_options_of_old_and_new_runs_are_recorded(tmp_path: Path) -> None:
-    fit(tmp_path / "r", 2, seed=7)
-    options = RunOptions.from_yaml(yaml.safe_load((tmp_path / "r" / "run.yaml").read_text()))
+    fit(tmp_path / "r", 2, seed=7, loss_share=0.5)
+    value = yaml.safe_load((tmp_path / "r" / "run.yaml").read_text())
+    options = RunOptions.from_yaml(value)
     assert (options.seed, options.steps, options.data) == (7, 2, "arrays")
+    assert (options.recipe.loss_share, options.recipe.batch) == (0.5, 4)  # four images: batches of two, twice as large
+    del value["recipe"]["loss_share"]  # as before there was sampling
+    assert RunOptions.from_yaml(value).recipe.loss_share == 1
     assert options.recipe.optimizer == RECIPES["scratch"].optimizer
     header = read_header(tmp_path / "r" / "last.safetensors")
     assert header["training"]["seed"] == 7

@@ -102,6 +102,15 @@ def test_the_gradient_is_softmax_minus_truth_and_zero_at_void() -> None:
     torch.testing.assert_close(scores.grad, expected)
 
 
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0])])
+def test_a_share_scales_a_sum_and_no_mean(weights: Tensor | None) -> None:
+    scores, target = torch.randn(3, 2, 4, 5), torch.randint(2, (3, 4, 5))
+    plain, shared = (
+        [cross_entropy(scores, target, kind, weights, share).item() for kind in ("sum", "mean")] for share in (1, 0.25)
+    )
+    assert shared == [4 * plain[0], plain[1]]
+
+
 def test_an_unknown_reduction_is_named() -> None:
     with pytest.raises(OptionError, match=r"unknown loss reduction 'maen'; did you mean 'mean'\? Choices: mean, sum"):
         cross_entropy(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1), "maen")

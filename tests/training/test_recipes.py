@@ -89,6 +89,31 @@ def test_single_values_replace_the_fitted_ones() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "share", "batch"),
+    [("scratch", 1, 8), ("scratch", 0.5, 16), ("scratch", 0.25, 32), ("scratch", 0.3, 27), ("scratch", 0.001, 8000),
+     ("heavy", 1, 1), ("heavy", 0.9, 1), ("heavy", 0.5, 2), ("heavy", 0.25, 4)],
+)  # fmt: skip
+def test_a_share_of_the_loss_makes_up_in_images(name: str, share: float, batch: int) -> None:
+    """Long et al. 2015, section 4.4: batches 1/p times as large, and the rate as it was."""
+    recipe = fitted(name, CAMVID, {"loss_share": share})
+    assert (recipe.loss_share, recipe.batch) == (share, batch)
+    expected = fitted(name, CAMVID, {}).lr
+    if name == "heavy" or batch * share == 8:
+        assert recipe.lr == expected
+    else:
+        assert recipe.lr == pytest.approx(expected * sqrt(batch * share / 8))
+    assert replace(recipe, loss_share=1.0, batch=1, lr=1.0) == replace(fitted(name, CAMVID, {}), batch=1, lr=1.0)
+
+
+def test_a_given_batch_stays_as_it_is_beside_a_share() -> None:
+    recipe = fitted("scratch", CAMVID, {"loss_share": 0.25, "batch": 8})
+    assert recipe.batch == 8
+    assert recipe.lr == RECIPES["scratch"].lr / 2  # a quarter of the cells
+    assert fitted("scratch", CAMVID, {"loss_share": 0.25, "lr": 0.1}).lr == 0.1
+    assert fitted("heavy", CAMVID, {"loss_share": 0.25, "batch": 1}).batch == 1
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
         ("scrach", {}, r"unknown recipe 'scrach'; did you mean 'scratch'\? Choices: heavy, scratch"),
@@ -106,6 +131,10 @@ def test_single_values_replace_the_fitted_ones() -> None:
         ("scratch", {"weight_decay": -0.1}, "weight_decay -0.1; expected"),
         ("scratch", {"bias_lr": -2}, "bias_lr -2; expected"),
         ("scratch", {"warmup": 2}, "warmup 2; expected"),
+        ("scratch", {"loss_share": 0}, r"loss_share 0; expected 0.001\.\.1"),
+        ("scratch", {"loss_share": 1.01}, r"loss_share 1.01; expected 0.001\.\.1"),
+        ("heavy", {"loss_share": float("nan")}, r"loss_share nan; expected 0.001\.\.1"),
+        ("heavy", {"loss_share": "half"}, "a training option is of a wrong type"),
         ("scratch", {"batch": 0}, "batch 0; expected 1"),
         ("scratch", {"steps": 0}, "steps 0; expected 1"),
         ("scratch", {"clip": -1}, "clip -1; expected"),

@@ -38,6 +38,9 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="In the loss: sqrt (of the rarity) or none.")] = None,
     loss: Annotated[str | None, typer.Option(help="mean or sum over the pixels.")] = None,
+    loss_share: Annotated[
+        float | None, typer.Option(help="Share of the score cells, drawn anew each step, that count in the loss.")
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.")] = None,
     fixed: Annotated[bool, typer.Option("--fixed", help="Only the score layers learn (FCN-32s-fixed).")] = False,
     precision: Annotated[str | None, typer.Option(help="auto (default), float32 or bfloat16.")] = None,
@@ -48,7 +51,7 @@ def train(
 
     overrides = {
         "batch": batch, "crop": None if crop is None else (crop, crop), "lr": lr, "reduction": loss,
-        "class_weights": class_weights, "optimizer": optimizer, "fixed": fixed or None,
+        "class_weights": class_weights, "loss_share": loss_share, "optimizer": optimizer, "fixed": fixed or None,
     }  # fmt: skip
     net_options = {"padding": padding, "upsampling": upsampling}
     with progress_bar(json_) as bar:

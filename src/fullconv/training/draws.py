@@ -12,8 +12,8 @@ Draw = tuple[int, int]
 """(epoch, index of the sample)."""
 
 
-USES = ("order", "augmentation")
-"""Of random numbers; each has streams of its own."""
+USES = ("order", "augmentation", "loss")
+"""Of random numbers; each has streams of its own, by its position here."""
 
 
 def generator(use: str, *place: int, seed: int) -> np.random.Generator:

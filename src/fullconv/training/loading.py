@@ -10,7 +10,7 @@ import numpy as np
 from fullconv.data.augment import FILL, Augmentation, augment
 from fullconv.data.sample import Array, Dataset
 from fullconv.labels import VOID
-from fullconv.training.sampling import Draw, generator
+from fullconv.training.draws import Draw, generator
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,13 @@ class Batch:
     """A step's samples.
 
     Attributes:
+        draws: of the samples.
         names: of the samples.
         inputs: by input name, (H, W, C) uint8 each.
         masks: by task name, (H, W) uint8 each; all of one H and W.
     """
 
+    draws: Sequence[Draw]
     names: list[str]
     inputs: Mapping[str, list[Array]]
     masks: Mapping[str, list[Array]]
@@ -38,6 +40,7 @@ def load_batch(data: Dataset, draws: Sequence[Draw], augmentation: Augmentation,
     ]
     size = max(s.size[0] for s in samples), max(s.size[1] for s in samples)
     return Batch(
+        draws,
         [s.name for s in samples],
         {name: [_filled(s.inputs[name], size, FILL) for s in samples] for name in data.channels},
         {task: [_filled(s.masks[task], size, VOID) for s in samples] for task in data.labels},

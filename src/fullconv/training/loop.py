@@ -23,11 +23,12 @@ from fullconv.inference.batches import ahead, to_tensor
 from fullconv.inference.evaluate import Evaluation, evaluate_net
 from fullconv.metrics import Scores
 from fullconv.nets import FCN
+from fullconv.training.draws import Batches, Draw
 from fullconv.training.loading import Batch, load_batch
 from fullconv.training.losses import class_weights, cross_entropy
 from fullconv.training.optimizer import make_optimizer, training_mode
 from fullconv.training.run import RunFolder
-from fullconv.training.sampling import Batches, Draw
+from fullconv.training.sampling import sampled
 from fullconv.training.schedule import Length, rate
 from fullconv.training.setup import RunOptions, Splits, make_net, surroundings
 from fullconv.training.state import Place, load_state, save_state
@@ -222,10 +223,12 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             scores = self.model({name: to_tensor(images, device) for name, images in batch.inputs.items()})
         by_task = {next(iter(batch.masks)): scores} if isinstance(scores, Tensor) else scores
-        losses = []
-        for task, masks in batch.masks.items():
-            target = torch.from_numpy(np.stack(masks)).to(device)
-            losses.append(cross_entropy(by_task[task], target, recipe.reduction, self.weights[task]))
+        targets = {task: torch.from_numpy(np.stack(masks)).to(device) for task, masks in batch.masks.items()}
+        targets = sampled(targets, batch.draws, self.net, recipe.loss_share, self.options.seed)
+        losses = [
+            cross_entropy(by_task[task], target, recipe.reduction, self.weights[task], recipe.loss_share)
+            for task, target in targets.items()
+        ]
         loss = torch.stack(losses).sum()
         value = loss.item()
         if not np.isfinite(value):  # the last saved state stays: these weights may be beyond repair

@@ -15,7 +15,9 @@ REDUCTIONS = ("mean", "sum")
 CLASS_WEIGHTS = ("none", "sqrt")
 
 
-def cross_entropy(scores: Tensor, target: Tensor, reduction: str = "mean", weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    scores: Tensor, target: Tensor, reduction: str = "mean", weights: Tensor | None = None, share: float = 1.0
+) -> Tensor:
     """Softmax cross-entropy over the pixels that are not void.
 
     Args:
@@ -24,6 +26,8 @@ def cross_entropy(scores: Tensor, target: Tensor, reduction: str = "mean", weigh
         reduction: "mean" over valid pixels (weighted by class, if weights are given); "sum" over the pixels,
             divided by N: the reference nets' unnormalised loss (Shelhamer et al. 2016, section 4; N was 1).
         weights: (K,) factors on the loss of each class.
+        share: of the pixels that `sampling.sampled` left. A sum is divided by it, so that it stays the same in
+            expectation; a mean has no need of that.
 
     Returns:
         A scalar; 0 with zero gradient where every pixel is void.
@@ -36,7 +40,7 @@ def cross_entropy(scores: Tensor, target: Tensor, reduction: str = "mean", weigh
     target = target.long()
     total = F.cross_entropy(scores, target, weight=weights, ignore_index=VOID, reduction="sum")
     if reduction == "sum":
-        return total / scores.shape[0]
+        return total / (scores.shape[0] * share)
     if weights is None:
         return total / (target != VOID).sum().clamp(min=1)
     # Counted by class rather than gathered by pixel: a seventh to a tenth of the time.

@@ -28,6 +28,7 @@ class Recipe:
         warmup: share of the run in which the rate rises linearly from 0.
         reduction: of the loss, "mean" or "sum" (see `losses.cross_entropy`).
         class_weights: "none" or "sqrt" (see `losses.class_weights`).
+        loss_share: p, 0.001..1: each coarse cell counts in the loss with this probability (see `sampling`).
         batch: images a step.
         augmentation: crop, scale, flip, jitter.
         steps: length of the run where neither steps, epochs nor minutes are given.
@@ -44,6 +45,7 @@ class Recipe:
     warmup: float = 0.03
     reduction: str = "mean"
     class_weights: str = "sqrt"
+    loss_share: float = 1.0
     batch: int = 8
     augmentation: Augmentation = Augmentation()  # noqa: RUF009  (frozen)
     steps: int = 4000
@@ -66,7 +68,7 @@ class Recipe:
                 raise OptionError(f"{name} {getattr(self, name)!r}; expected a whole number")
         for name, low, high in (
             ("lr", 0, 100), ("momentum", 0, 1), ("weight_decay", 0, 100), ("bias_lr", 0, 100), ("warmup", 0, 1),
-            ("batch", 1, 65536), ("steps", 1, 10**9), ("clip", 0, 1e9),
+            ("loss_share", 0.001, 1), ("batch", 1, 65536), ("steps", 1, 10**9), ("clip", 0, 1e9),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise OptionError(f"{name} {getattr(self, name)}; expected {low}..{high}")
@@ -114,7 +116,11 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
     larger than 128; smaller images (chips, wafer maps) are whole and unscaled. The batch holds about as many pixels
     as 8 crops of 288, at most 16 images and a quarter of all; the learning rate follows its square root.
 
-    A crop or batch that is given is taken, and the rest follows it.
+    A `loss_share` of p divides a recipe's batch by p, so that a step's loss has as many cells as without it
+    (Long et al. 2015, section 4.4), and the learning rate follows the square root of batch times p.
+
+    A crop or batch that is given is taken as it is, whatever the share, and the rest follows it: who says ``batch=8``
+    gets steps of 8 images.
 
     Args:
         name: a key of `RECIPES`.
@@ -139,8 +145,10 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
             augmentation = Augmentation(flip=True)
             shown = typical
         most = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, len(sizes) // 4))
-        batch = overrides.get("batch", most)
-        recipe = replace(recipe, augmentation=augmentation, batch=batch, lr=recipe.lr * sqrt(batch / 8))
+        recipe = replace(recipe, augmentation=augmentation, batch=most)
+    recipe = replace(recipe, batch=overrides.get("batch", max(1, round(recipe.batch / recipe.loss_share))))
+    if name == "scratch":
+        recipe = replace(recipe, lr=recipe.lr * sqrt(recipe.batch * recipe.loss_share / 8))
     return _overridden(recipe, overrides)
 
 

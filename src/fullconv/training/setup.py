@@ -41,7 +41,7 @@ class RunOptions:
         net: trunk, head, classes, inputs, ...
         recipe: with all values fixed.
         name: of the recipe.
-        seed: of initial weights, order, augmentation and dropout.
+        seed: of initial weights, order, augmentation, dropout and loss sampling.
         steps, minutes: the length, one of the two.
         precision: of the training's convolutions, "float32" or "bfloat16".
         init: files the weights started from.

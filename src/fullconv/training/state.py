@@ -1,7 +1,7 @@
 """The state of a run, from which it goes on as if it had never stopped: weights, optimiser, generator, place.
 
 One safetensors file: nothing pickled is written or read. The order of the data and its augmentation are pure
-functions of the step (see `sampling`), so a number is all that is kept of them.
+functions of the step (see `draws`), so a number is all that is kept of them.
 """
 
 from __future__ import annotations
