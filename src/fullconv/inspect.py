@@ -12,12 +12,14 @@ from torch import nn
 
 from fullconv import geometry
 from fullconv.errors import OptionError, printable
+from fullconv.fields import Fields
 from fullconv.geometry import Window
 from fullconv.nets import FCN, NETS, build, parameter_count
 from fullconv.nets.branches import Branches
 from fullconv.nets.head import Head, crops
 from fullconv.nets.paths import paths, windows
 from fullconv.nets.trunks import Trunk
+from fullconv.nets.unpool import Unpooling
 from fullconv.weights.modelfile import read_options
 
 if TYPE_CHECKING:
@@ -49,12 +51,16 @@ class CropFacts:
     """One upsampling: its kernel and the computed crop.
 
     Attributes:
-        offset: cells dropped at the top and left ("of the skip" if the skip is the one that loses them).
-        kernel, stride: of the transposed convolution.
+        kind: the class of the layer.
+        offset: cells dropped at the top and left of what is `cropped`: "upsampled", or the "skip" if that is the one
+            that loses them, or the "coarser" map before an unpooling; negative: zeros are added there.
+        kernel, stride: of the transposed convolution; of a stack, of the one that reads the same cells; of an
+            unpooling, those of the pooling.
         parameters: learned ones; 0 where it is fixed.
     """
 
     name: str
+    kind: str
     kernel: int
     stride: int
     offset: tuple[int, int]
@@ -90,12 +96,13 @@ class Inspection:
             marks = (f"{f.stride:g}", f"{f.centre:g}", "*" if f.tap else "")
             layers.add_row(f.name, f.kind, size, f"{f.parameters:,}" if f.parameters else "", str(f.field), *marks)
         steps = Table(box=None, pad_edge=False)
-        for column in ("upsampling", "kernel", "stride", "parameters", "crop offset"):
-            steps.add_column(column, justify="left" if column == "upsampling" else "right")
+        for column in ("upsampling", "kind", "kernel", "stride", "parameters", "crop offset"):
+            steps.add_column(column, justify="left" if column in ("upsampling", "kind") else "right")
         for step in self.crops:
             offset = str(step.offset[0]) if step.offset[0] == step.offset[1] else str(step.offset)
             learned = f"{step.parameters:,}" if step.parameters else "fixed"
-            steps.add_row(step.name, str(step.kernel), str(step.stride), learned, f"{offset} of the {step.cropped}")
+            numbers = str(step.kernel), str(step.stride), learned
+            steps.add_row(step.name, step.kind, *numbers, f"{offset} of the {step.cropped}")
         title = (
             f"[bold]{self.net['stride']}s on {self.net['trunk']}[/bold], {self.net['padding']} padding, "
             f"input {self.size[0]} x {self.size[1]}"
@@ -165,18 +172,26 @@ def inspect_net(net: FCN, size: tuple[int, int]) -> Inspection:
         for (name, step), layer in zip(crops(head), head.upscore.values(), strict=True):
             cropped = "skip" if min(step.shift) < 0 else "upsampled"
             offset = (abs(step.shift[0]), abs(step.shift[1]))
-            window = step.window
+            if isinstance(layer, Unpooling):  # it ends on the grid of the pooling's input; the crop comes before it
+                cropped, offset = "coarser", layer.offset
+            window, kind = step.window, type(layer).__name__
             steps.append(
-                CropFacts(name + of_task, window.kernel, window.stride, offset, cropped, parameter_count(layer))
+                CropFacts(name + of_task, kind, window.kernel, window.stride, offset, cropped, parameter_count(layer))
             )
-    streams = [[*rows, first.output.window, geometry.Crop(first.output.shift[0])] for _, (rows, _) in net.paths()]
-    phases = range(first.strides[0])
-    reach = max(b - a for a, b in (geometry.inputs_of_all(streams, p, p + 1) for p in phases))
     with torch.device("meta"), torch.no_grad():
         image = {n: torch.zeros(1, i.channels, *size) for n, i in net.options.inputs.items()}
         coarse = FCN(net.options).eval().coarse(image)
     shapes = {task: cast(tuple[int, int, int], tuple(each.scores.shape[1:])) for task, each in coarse.items()}
-    return Inspection(net.options.to_json(), size, layers, steps, shapes, parameter_count(net), reach)
+    return Inspection(net.options.to_json(), size, layers, steps, shapes, parameter_count(net), output_fields(net).size)
+
+
+def output_fields(net: FCN) -> Fields:
+    """What the final pixels of a net's first task depend on, along either axis."""
+    head = cast(Head, next(iter(net.heads.values())))
+    end: list[geometry.Layer] = [head.output.window, geometry.Crop(head.output.shift[0])]
+    streams = [[*rows, *end] for _, (rows, _) in net.paths()]
+    starts, stops = zip(*(geometry.inputs_of_all(streams, p, p + 1) for p in range(head.strides[0])), strict=True)
+    return Fields(starts, stops, head.strides[0])
 
 
 @dataclass(frozen=True)

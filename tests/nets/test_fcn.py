@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcn_oracle import Oracle, fullconv_weights, random_oracle
 from fullconv import geometry
 from fullconv.errors import GeometryError, OptionError
 from fullconv.geometry import Window
+from fullconv.inference.model import Model
+from fullconv.inspect import inspect_net
 from fullconv.nets import FCN, NETS, InputOptions, NetOptions, build, fcn
 from fullconv.nets.head import Head, crops
 from fullconv.nets.options import PADDINGS, UPSAMPLINGS
-from fullconv.nets.trunks import Trunk
+from fullconv.nets.trunks import TRUNKS, Trunk
 
 CHANNELS = {"colour": 3, "depth": 1}
 CLASSES = {"semantic": 4, "geometric": 3}
@@ -240,12 +244,27 @@ class TestEveryNet:
         net = randomised(build("fcn8s-slim", 3, upsampling=upsampling, width=1 / 8))
         net(image(2, 3, 40, 40)).square().mean().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
-        learned = {name for name, _ in net.named_parameters() if "upscore" in name}
-        skips = {f"heads.semantic.upscore.{s}.weight" for s in (16, 8)}
-        last = {"heads.semantic.upscore.output.weight"}
-        assert learned == {"bilinear": set(), "learned": skips, "learned-all": skips | last}[upsampling]
+        start = "heads.semantic.upscore."
+        learned = {name.removeprefix(start) for name, _ in net.named_parameters() if name.startswith(start)}
+        skips, last = {"16.weight", "8.weight"}, {"output.weight"}
+        stacks = {f"{s}.layers.0.weight" for s in (16, 8)} | {f"output.layers.{i}.weight" for i in range(3)}
+        unpooled = {
+            f"{s}.{layer}.image.{kind}"
+            for s in (16, 8, 4, 2) for layer in ("expand", "reduce") for kind in ("weight", "bias")
+        }  # fmt: skip
+        assert (
+            learned
+            == {
+                "bilinear": set(),
+                "interpolation": set(),
+                "learned": skips,
+                "learned-all": skips | last,
+                "stacked": stacks | {f"output.activations.{i}.weight" for i in range(2)},
+                "unpooling": unpooled | last,
+            }[upsampling]
+        )
 
-    @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+    @pytest.mark.parametrize("upsampling", ["learned", "learned-all", "stacked"])
     def test_learned_upsampling_starts_as_bilinear(self, upsampling: str) -> None:
         net = ready("fcn8s-slim", "same")
         other = build("fcn8s-slim", 5, width=1 / 8, upsampling=upsampling).eval()
@@ -274,6 +293,182 @@ class TestEveryNet:
             coarse = net.coarse(x)["semantic"]
             part = coarse.head.rows(coarse.scores, coarse.size, (7, 31))
             assert torch.equal(part, net(x)[:, :, 7:31])
+
+
+def upsampled_by(upsampling: str, trunk: str, stride: int, padding: str = "same", **options: object) -> FCN:
+    """A thin net with random weights in all its head, so that every part of it matters."""
+    torch.manual_seed(0)
+    plain = {"inputs": {"image": InputOptions((127.5,) * 3, (64.0,) * 3)}, "classes": {"semantic": 4}, "width": 1 / 8}
+    net = FCN(NetOptions(trunk, stride, upsampling=upsampling, padding=padding, **{**plain, **options}))
+    with torch.no_grad():
+        for name, parameter in net.heads.named_parameters():
+            parameter.normal_(0.5 if "activations" in name else 0, parameter[0].numel() ** -0.5)
+    return net.eval()
+
+
+class TestEveryUpsampling:
+    @pytest.mark.parametrize("padding", PADDINGS)
+    @pytest.mark.parametrize("trunk", TRUNKS)
+    @pytest.mark.parametrize("upsampling", ["interpolation", "stacked", "unpooling"])
+    def test_every_trunk(self, upsampling: str, trunk: str, padding: str) -> None:
+        coarsest = 16 if trunk == "slim1" else 32
+        for stride, size in ((8, (1, 1)), (coarsest, (1, 1)), (8, (33, 47))):
+            net = upsampled_by(upsampling, trunk, stride, padding)
+            with torch.inference_mode():
+                coarse = net.coarse(image(2, 3, *size))["semantic"]
+                scores, labels = coarse.upsample(), coarse.labels().long()
+            assert scores.shape == (2, 4, *size)
+            assert scores.dtype == torch.float32
+            assert scores.isfinite().all()
+            assert scores.std() > 1e-3 or size == (1, 1)
+            # Learned upsampling sums a block and the whole in different orders: near ties may differ.
+            won = scores.gather(1, labels[:, None])[:, 0]
+            assert torch.allclose(won, scores.amax(1), rtol=1e-5, atol=1e-5 * scores.abs().max())
+
+    @pytest.mark.parametrize("padding", PADDINGS)
+    @pytest.mark.parametrize("trunk", ["vgg16", "alexnet", "resnet18", "googlenet", "slim", "slim1"])
+    @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+    def test_all_streams_end_on_the_pixels(self, upsampling: str, trunk: str, padding: str) -> None:
+        net = upsampled_by(upsampling, trunk, 8, padding, width=1 / 64)
+        head = net.heads["semantic"]
+        finest = {"vgg16": 1, "slim1": 1, "alexnet": 4}.get(trunk, 2) if upsampling == "unpooling" else 8
+        coarse = net.coarse(image(1, 3, 53, 70))["semantic"].scores
+        for axis in range(2):
+            streams = [axes[axis] for _, axes in net.paths()]
+            assert {geometry.coordinate_map(stream).inverse().scale for stream in streams} == {finest}
+            assert {geometry.alignment([*stream, head.output.window], []) for stream in streams} == {
+                head.output.shift[axis]
+            }
+            if upsampling != "unpooling":
+                sizes = [geometry.output_size(stream, (53, 70)[axis]) for stream in streams]
+                assert coarse.shape[2 + axis] == min(sizes)
+
+    @pytest.mark.parametrize("padding", PADDINGS)
+    @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+    def test_pixels_beyond_the_reach_change_nothing(self, upsampling: str, padding: str) -> None:
+        net = upsampled_by(upsampling, "slim1", 4, padding, fusion="early")
+        height, width = 40, 401  # a map much wider than any field
+        x = image(1, 3, height, width)
+        streams = [[*columns, net.heads["semantic"].output.window] for _, (_, columns) in net.paths()]
+        right = net.heads["semantic"].output.shift[1]
+        with torch.inference_mode():
+            scores = net(x)
+            for pixel in (0, 77, 200, 400):
+                start, stop = geometry.inputs_of_all(streams, pixel + right, pixel + right + 1)
+                other = image(1, 3, height, width, seed=1)
+                seen = slice(max(start, 0), max(stop, 0))
+                other[..., seen] = x[..., seen]
+                changed = net(other)
+                assert torch.allclose(changed[..., pixel], scores[..., pixel], rtol=1e-5, atol=1e-5)
+                assert not torch.allclose(changed, scores, rtol=0.1, atol=0.1)
+        assert stop - start < 300
+
+    @pytest.mark.parametrize("size", [(32, 64), (33, 47), (1, 1)], ids=str)
+    def test_interpolation_is_torchs(self, size: tuple[int, int]) -> None:
+        """On VGG without its pad the cells of 32s are squares of 32 pixels from the first on."""
+        net, x = upsampled_by("interpolation", "vgg16", 32), image(2, 3, *size)
+        with torch.inference_mode():
+            coarse = net.coarse(x)["semantic"].scores
+            resized = F.interpolate(coarse, scale_factor=32, mode="bilinear", align_corners=False)
+            assert torch.allclose(net(x), resized[:, :, : size[0], : size[1]], rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["vgg16", "slim"])
+    def test_unpooled_scores_are_of_the_size_of_the_first_poolings_input(self, name: str) -> None:
+        net, sizes = upsampled_by("unpooling", name, 16, "paper"), []
+        net.trunks["image"].conv1_2.register_forward_hook(lambda _, args, out: sizes.append(out.shape[2:]))
+        with torch.inference_mode():
+            assert [net.coarse(image(1, 3, 35, 50))["semantic"].scores.shape[2:]] == sizes
+        head = net.heads["semantic"]
+        assert head.poolings == [f"pool{number}" for number in range(1, 6 if name == "vgg16" else 5)]
+        assert list(head.steps) == [16, 8, 4, 2, 1][: 5 if name == "vgg16" else 4]
+        assert [each for each, _ in net.paths()] == {
+            "vgg16": ["drop7", "pool5", "pool4", "pool4", "pool3", "pool2", "pool1"],
+            "slim": ["drop7", "pool4", "relu4_2", "pool3", "pool2", "pool1"],
+        }[name]
+
+    @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+    def test_the_rows_asked_for_are_those_of_the_whole(self, upsampling: str) -> None:
+        net, x = upsampled_by(upsampling, "vgg16", 8), image(2, 3, 37, 40)
+        with torch.inference_mode():
+            coarse = net.coarse(x)["semantic"]
+            part, whole = coarse.head.rows(coarse.scores, coarse.size, (7, 31)), coarse.upsample()[:, :, 7:31]
+        exact = upsampling not in ("learned-all", "stacked")  # those convolve, in orders that depend on the size
+        assert torch.equal(part, whole) if exact else torch.allclose(part, whole, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("fusion", ["early", "late"])
+    @pytest.mark.parametrize("upsampling", ["interpolation", "stacked", "unpooling"])
+    def test_several_inputs_and_tasks(self, upsampling: str, fusion: str) -> None:
+        inputs = {name: InputOptions((127.5,) * c, (64.0,) * c) for name, c in CHANNELS.items()}
+        net = upsampled_by(upsampling, "slim", 16, inputs=inputs, classes=CLASSES, fusion=fusion)
+        with torch.inference_mode():
+            scores = net({name: image(2, c, 40, 51) for name, c in CHANNELS.items()})
+        assert {task: each.shape for task, each in scores.items()} == {
+            "semantic": (2, 4, 40, 51),
+            "geometric": (2, 3, 40, 51),
+        }
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+    @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+    def test_nets_of_other_types(self, upsampling: str, dtype: torch.dtype) -> None:
+        net, x = upsampled_by(upsampling, "slim", 8), image(1, 3, 40, 51)
+        with torch.inference_mode():
+            plain = net(x)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert net.coarse(x)["semantic"].scores.dtype == net(x).dtype == torch.float32
+            coarse = net.to(dtype).coarse(x)["semantic"]
+            other = coarse.upsample()
+        assert coarse.scores.dtype == other.dtype == torch.float32
+        assert dtype == torch.bfloat16 or torch.allclose(other, plain, rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+    def test_a_few_steps_reduce_the_loss(self, upsampling: str) -> None:
+        torch.manual_seed(0)
+        net = build("fcn8s-slim", 3, upsampling=upsampling, width=1 / 8, dropout=0.0).train()
+        x = image(4, 3, 40, 48)
+        x[:, :, 8:24, 8:40] //= 4  # a dark rectangle, its right half bluish
+        x[:, 2, 8:24, 24:40] += 120
+        target = torch.zeros(4, 40, 48, dtype=torch.long)
+        target[:, 8:24, 8:24], target[:, 8:24, 24:40] = 1, 2
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+        losses = []
+        for _ in range(25):
+            loss = F.cross_entropy(net(x), target)
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert losses[0] == pytest.approx(torch.tensor(3.0).log().item())
+        assert losses[-1] < 0.5 * losses[0]
+
+    @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+    def test_a_model_keeps_it(self, upsampling: str, tmp_path: Path) -> None:
+        net, x = upsampled_by(upsampling, "slim", 8), image(1, 3, 33, 47)
+        Model(net).save(tmp_path / "model.safetensors")
+        read = Model.load(tmp_path / "model.safetensors").net
+        assert read.options == net.options
+        with torch.inference_mode():
+            assert torch.equal(read(x), net(x))
+
+    def test_inspection_names_the_steps(self) -> None:
+        with torch.device("meta"):
+            nets = {kind: build("fcn16s-vgg16", 5, padding="paper", upsampling=kind) for kind in UPSAMPLINGS}
+        reports = {kind: inspect_net(net, (60, 70)) for kind, net in nets.items()}
+        assert [(s.name, s.kind, s.kernel, s.stride, s.offset, s.cropped) for s in reports["stacked"].crops] == [
+            ("32s -> 16s", "StackedUpsampling", 4, 2, (5, 5), "skip"),
+            ("16s -> input", "StackedUpsampling", 46, 16, (34, 34), "upsampled"),  # 3 * 15 + 1; 27 + (45 - 31) / 2
+        ]
+        assert [(s.name, s.kind, s.kernel, s.offset, s.cropped) for s in reports["unpooling"].crops] == [
+            ("32s -> 16s", "Unpooling", 2, (-3, -3), "coarser"),  # fc6 has lost 3 cells on either side
+            *((f"{2 * s}s -> {s}s", "Unpooling", 2, (0, 0), "coarser") for s in (8, 4, 2, 1)),
+            ("1s -> input", "BilinearUpsampling", 1, (99, 99), "upsampled"),
+        ]
+        assert reports["unpooling"].scores == {"semantic": (5, 60 + 198, 70 + 198)}
+        assert [s.kind for s in reports["interpolation"].crops] == ["Interpolation"] * 2
+        assert reports["interpolation"].reach == reports["bilinear"].reach == 468
+        for kind, net in nets.items():
+            report = reports[kind]
+            assert report.parameters == sum(p.numel() for p in net.parameters())
+            assert report.parameters == sum(f.parameters for f in (*report.layers, *report.crops))
 
 
 class TestDropout:
@@ -397,9 +592,9 @@ class TestRefusals:
             with pytest.raises(OptionError, match=f"a scale at stride {stride}, where 8s on slim scores nothing"):
                 FCN(self.options(scales={16: 0.1, stride: 0.1}))
 
-    def head(self, *layers: nn.Module, taps: dict[int, str]) -> Head:
+    def head(self, *layers: nn.Module, taps: dict[int, str], upsampling: str = "bilinear") -> Head:
         trunk = Trunk({f"layer{i}": layer for i, layer in enumerate(layers)}, taps)
-        return Head(2, {"image": trunk}, 1, "bilinear", {})
+        return Head(2, {"image": trunk}, 1, upsampling, {})
 
     def test_scores_that_start_inside_the_image(self) -> None:
         with pytest.raises(GeometryError, match="the scores start 2 pixels inside the image; pad more"):
@@ -408,6 +603,10 @@ class TestRefusals:
     def test_layers_that_are_not_square(self) -> None:
         with pytest.raises(GeometryError, match="kernels 4 and 3 for the two axes; make the layers square"):
             self.head(nn.Conv2d(1, 1, (2, 3), 2, (0, 1)), taps={2: "layer0"})
+
+    def test_stacks_of_other_factors(self) -> None:
+        with pytest.raises(GeometryError, match="an upsampling by 3 is no stack of ones by 2"):
+            self.head(nn.Conv2d(1, 1, 3, 3, 0), taps={3: "layer0"}, upsampling="stacked")
 
     def test_scores_that_do_not_cover_the_image(self) -> None:
         head = ready("fcn8s-slim", "same").heads["semantic"]

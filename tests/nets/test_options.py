@@ -70,7 +70,10 @@ HUGE = 10**400
     ("changes", "message"),
     [
         ({"padding": "sane"}, "unknown padding 'sane'; did you mean 'same'? Choices: paper, same"),
-        ({"upsampling": "zzz"}, "unknown upsampling 'zzz'. Choices: bilinear, learned, learned-all"),
+        (
+            {"upsampling": "zzz"},
+            "unknown upsampling 'zzz'. Choices: bilinear, interpolation, learned, learned-all, stacked, unpooling",
+        ),
         ({"fusion": "middle"}, "unknown fusion 'middle'. Choices: early, late"),
         ({"classes": {}}, "0 tasks; expected 1 to 16"),
         ({"inputs": {}}, "0 inputs; expected 1 to 16"),

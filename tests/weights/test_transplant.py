@@ -378,6 +378,64 @@ def test_learned_upsampling_is_not_lost_without_a_word(tmp_path: Path) -> None:
     transplant(random_net("fcn8s-vgg16", upsampling="learned", seed=1), [given])
 
 
+@pytest.mark.parametrize("upsampling", ["stacked", "unpooling"])
+def test_other_upsamplings(upsampling: str, tmp_path: Path) -> None:
+    """Kept by nets of the same kind; else they start as they do in a fresh net, and what is left is named."""
+    plain = donor(random_net("fcn16s-vgg16"), tmp_path / "plain.safetensors")
+    fresh = build("fcn16s-vgg16", 3, width=WIDTH, upsampling=upsampling)
+    with torch.device("meta"):
+        target = build("fcn16s-vgg16", 3, width=WIDTH, upsampling=upsampling)
+    done = hows(target, plain)
+    started = {key: how for key, how in done.items() if ".upscore." in key}
+    assert all(how == "copied" for key, how in done.items() if key not in started)
+    assert set(started.values()) == {"stacked": {"bilinear", "initial"}, "unpooling": {"initial"}}[upsampling]
+    for key in started:
+        assert torch.equal(target.state_dict()[key], fresh.state_dict()[key]), key
+
+    source = random_net("fcn16s-vgg16", upsampling=upsampling)
+    with torch.no_grad():
+        for parameter in source.heads["semantic"].upscore.parameters():
+            parameter.add_(torch.rand_like(parameter), alpha=0.1)
+    given = donor(source, tmp_path / "source.safetensors")
+    same = random_net("fcn16s-vgg16", upsampling=upsampling, seed=1)
+    assert set(hows(same, given).values()) == {"copied"}
+    torch.testing.assert_close(same(image()), source(image()))
+    other = transplant(random_net("fcn16s-vgg16", seed=1), [given])
+    assert set(other.dropped) == set(started)
+    assert "not used: heads.semantic.upscore.16." in other.summary()[-1]
+
+
+def test_learned_upsampling_is_named_where_another_learned_one_replaces_it(tmp_path: Path) -> None:
+    source = random_net("fcn16s-vgg16", upsampling="learned")
+    with torch.no_grad():
+        source.get_parameter("heads.semantic.upscore.16.weight")[0, 1, 2, 2] += 0.5
+    given = donor(source, tmp_path / "m.safetensors")
+    for upsampling in ("stacked", "unpooling"):
+        done = transplant(random_net("fcn16s-vgg16", upsampling=upsampling, seed=1), [given])
+        assert done.dropped == ("heads.semantic.upscore.16.weight",)
+    with pytest.raises(ModelFileError, match="differs from bilinear upsampling by 0.5, and this net's is fixed"):
+        transplant(random_net("fcn16s-vgg16", upsampling="interpolation", seed=1), [given])
+
+
+def test_unpoolings_follow_their_trunks(tmp_path: Path) -> None:
+    """Two nets of one input each, under other names, become the two trunks of a late fusion."""
+    files = []
+    for number, channels in enumerate((3, 1)):
+        net = random_net("fcn32s-slim", channels=channels, upsampling="unpooling", seed=number)
+        with torch.no_grad():
+            for parameter in net.heads["semantic"].upscore.parameters():
+                parameter.normal_()
+        files.append((net, donor(net, tmp_path / f"{number}.safetensors")))
+    target = random_net(
+        "fcn32s-slim", channels={"colour": 3, "depth": 1}, fusion="late", upsampling="unpooling", seed=2
+    )
+    done = hows(target, *(given for _, given in files))
+    assert {how for key, how in done.items() if ".expand." in key or ".reduce." in key} == {"copied"}
+    for name, (net, _) in zip(("colour", "depth"), files, strict=True):
+        mine = target.get_parameter(f"heads.semantic.upscore.2.reduce.{name}.weight")
+        assert torch.equal(mine, net.get_parameter("heads.semantic.upscore.2.reduce.image.weight"))
+
+
 def test_refusals(tmp_path: Path) -> None:
     given = donor(random_net("fcn32s-vgg16"), tmp_path / "m.safetensors")
     with pytest.raises(

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import GeometryError, OptionError, unknown_name
-from fullconv.geometry import Crop
 from fullconv.nets.head import Axes, Head, axes_of
-from fullconv.nets.options import InputOptions, NetOptions
+from fullconv.nets.normalise import Normalise
+from fullconv.nets.options import NetOptions
 from fullconv.nets.trunks import TRUNKS, Trunk
 
 PAPER_PADDING = 100
@@ -26,30 +26,6 @@ Named = Tensor | Mapping[str, Tensor]
 
 FUSED = "fused"
 """The name of the one trunk of inputs that are fused early."""
-
-
-class Normalise(nn.Module):
-    """(N, C, H, W) of 0..255, uint8 or float -> (x - mean) / std, float32, in the channel order of the trunk.
-
-    Where the options say so, log(max(x, 1)) is x: depth is 0 where the sensor saw nothing.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, options: InputOptions) -> None:
-        super().__init__()
-        self.reverse, self.log = options.order == "bgr", options.log
-        # Not part of the state: the options hold them, and a file's weights must not be able to disagree.
-        self.register_buffer("mean", torch.tensor(options.mean)[:, None, None], persistent=False)
-        self.register_buffer("scale", 1 / torch.tensor(options.std)[:, None, None], persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.mean.dtype)  # float64 images too must meet the weights' type
-        if self.log:
-            x = x.clamp(min=1).log()
-        x = (x - self.mean) * self.scale
-        return x.flip(1) if self.reverse else x
 
 
 @dataclass(frozen=True)
@@ -137,9 +113,11 @@ class FCN(nn.Module):
         prepared = {name: self.normalise[name](image) for name, image in images.items()}
         if self.early:
             prepared = {FUSED: torch.cat(list(prepared.values()), dim=1)}
-        strides = next(iter(self._heads().values())).strides
+        first = next(iter(self._heads().values()))
         features = {
-            name: cast(Trunk, self.trunks[name]).features(image.contiguous(memory_format=torch.channels_last), strides)
+            name: cast(Trunk, self.trunks[name]).features(
+                image.contiguous(memory_format=torch.channels_last), first.strides, first.poolings
+            )
             for name, image in prepared.items()
         }
         return {task: CoarseScores(head(features), size, head) for task, head in self._heads().items()}
@@ -154,19 +132,16 @@ class FCN(nn.Module):
         return self._single({task: coarse.labels() for task, coarse in self.coarse(x).items()})
 
     def paths(self, task: str | None = None) -> list[tuple[str, Axes]]:
-        """Every stream from the input to the coarse scores: the (tap's name, geometry) pairs, coarsest first."""
+        """Every stream from the input to the coarse scores: (name, geometry) pairs, coarsest first.
+
+        The name is that of the tap, or of the pooling whose indices say where scores go.
+        """
         head = self._heads()[task or next(iter(self.heads))]
         trunk = cast(Trunk, next(iter(self.trunks.values())))
-        streams: list[tuple[str, Axes]] = []
-        for start, stride in enumerate(head.strides):
-            rows, columns = axes_of(trunk, stride)
-            # A skip that the upsampled map is cropped to keeps its grid; one that is itself cropped loses cells.
-            steps = [head.steps[s] for s in head.strides[max(start, 1) :]]
-            for number, step in enumerate(steps):
-                joins_here = start > 0 and number == 0
-                for axis, shift in zip((rows, columns), step.shift, strict=True):
-                    axis.extend([Crop(max(-shift, 0))] if joins_here else [step.window, Crop(max(shift, 0))])
-            streams.append((trunk.taps[stride], (rows, columns)))
+        coarsest = head.strides[0]
+        streams = [(trunk.taps[coarsest], axes_of(trunk, coarsest))]
+        for step in head.steps.values():
+            streams = [(name, step.after(axes)) for name, axes in streams] + step.joining
         return streams
 
     def _heads(self) -> dict[str, Head]:

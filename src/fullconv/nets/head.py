@@ -5,8 +5,9 @@ Source: Long et al. 2015, sections 3.3 and 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -15,11 +16,45 @@ from torch import Tensor, nn
 from fullconv import geometry
 from fullconv.errors import GeometryError
 from fullconv.geometry import Crop, Layer, Window
+from fullconv.nets.stacked import StackedUpsampling
 from fullconv.nets.trunks import Trunk
-from fullconv.nets.upsample import BilinearUpsampling, LearnedUpsampling, Upsampling
+from fullconv.nets.trunks.trunk import Features, Pooling
+from fullconv.nets.unpool import Unpooling
+from fullconv.nets.upsample import BilinearUpsampling, Interpolation, LearnedUpsampling, Upsampling
 
 Axes = tuple[list[Layer], list[Layer]]
 """The (vertical, horizontal) paths from the input to some layer."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How scores are upsampled.
+
+    Attributes:
+        step: (K, bilinear window) -> an upsampling to a finer stride of the trunk.
+        output: the same for the last one, to the input's size.
+        unpools: a stride that a max pooling made is undone by `Unpooling` instead.
+    """
+
+    step: Callable[[int, Window], Upsampling]
+    output: Callable[[int, Window], Upsampling]
+    unpools: bool = False
+
+
+def _left_over(maps: int, window: Window) -> Upsampling:
+    """Learned; where unpooling has come down to the pixels, there is nothing to learn but a crop to take."""
+    return (LearnedUpsampling if window.stride > 1 else BilinearUpsampling)(maps, window)
+
+
+KINDS = {
+    "bilinear": Kind(BilinearUpsampling, BilinearUpsampling),
+    "interpolation": Kind(Interpolation, Interpolation),
+    "learned": Kind(LearnedUpsampling, BilinearUpsampling),
+    "learned-all": Kind(LearnedUpsampling, LearnedUpsampling),
+    "stacked": Kind(StackedUpsampling, StackedUpsampling),
+    "unpooling": Kind(LearnedUpsampling, _left_over, unpools=True),
+}
+"""By the names of `NetOptions.upsampling`."""
 
 
 @dataclass(frozen=True)
@@ -28,25 +63,24 @@ class Step:
 
     Attributes:
         window: the transposed convolution.
+        layers: (vertical, horizontal), from the coarser map to the upsampled one.
         shift: (vertical, horizontal): cell i of the finer map lies on cell i + shift of the upsampled one.
-        axes: the paths to the upsampled map, cropped as it will be.
+        joining: name of and paths to all else that the map at the step's end reads: a skip, a pooling's indices.
     """
 
     window: Window
+    layers: Axes
     shift: tuple[int, int]
-    axes: Axes
+    joining: list[tuple[str, Axes]] = field(default_factory=list)
 
-    @classmethod
-    def towards(cls, axes: Axes, finer: Axes, factor: int) -> Step:
-        """From the map at the end of `axes` to the grid of the one at the end of `finer`."""
-        (window, vertical), (other, horizontal) = (
-            geometry.upsampling(path, reference, factor) for path, reference in zip(axes, finer, strict=True)
-        )
-        if other != window:
-            raise GeometryError(f"kernels {window.kernel} and {other.kernel} for the two axes; make the layers square")
-        shift = (vertical, horizontal)
-        rows, columns = ([*path, window, Crop(max(s, 0))] for path, s in zip(axes, shift, strict=True))
-        return cls(window, shift, (rows, columns))
+    def after(self, axes: Axes) -> Axes:
+        """The paths to the step's end, by way of a map at the end of `axes` that it upsamples."""
+        return self.cropped(_joined(axes, self.layers))
+
+    def cropped(self, axes: Axes) -> Axes:
+        """The paths to the upsampled map, cropped as it will be."""
+        rows, columns = ([*path, Crop(max(shift, 0))] for path, shift in zip(axes, self.shift, strict=True))
+        return rows, columns
 
 
 class Head(nn.Module):
@@ -55,12 +89,16 @@ class Head(nn.Module):
     Args:
         classes: K.
         trunks: by name; the scores of several trunks are averaged (late fusion).
-        stride: of the coarse scores: 32, 16, 8, ...
+        stride: of the finest scores that are fused: 32, 16, 8, ...
         upsampling, scales: see `NetOptions`.
 
     Attributes:
         strides: of the scored taps, coarsest first.
-        steps: stride reached -> geometry of the upsampling to it; stride 1 is the input's size.
+        poolings: names of the poolings whose indices are read.
+        steps: stride reached -> geometry of the upsampling to it, coarsest first; the coarse scores are those of the
+            last one.
+        output: geometry of the upsampling of the coarse scores to the input's size.
+        upscore: the upsamplings themselves, by stride reached or "output".
     """
 
     def __init__(
@@ -68,7 +106,7 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.scales = dict(scales)
-        first = next(iter(trunks.values()))
+        first, kind = next(iter(trunks.values())), KINDS[upsampling]
         self.strides = sorted((s for s in first.taps if s >= stride), reverse=True)
         self.score = nn.ModuleDict(
             {
@@ -76,27 +114,48 @@ class Head(nn.Module):
                 for name, trunk in trunks.items()
             }
         )
+        skips = {s: axes_of(first, s) for s in self.strides}
+        poolings = {name: trunk.poolings() for name, trunk in trunks.items()} if kind.unpools else {}
+        made = {s: each for s, each in next(iter(poolings.values()), {}).items() if s <= self.strides[0]}
+        self.poolings = [each.name for each in made.values()]
         self.steps: dict[int, Step] = {}
-        at, axes = self.strides[0], axes_of(first, self.strides[0])
-        for finer in self.strides[1:]:
-            self.steps[finer] = Step.towards(axes, axes_of(first, finer), at // finer)
-            at, axes = finer, self.steps[finer].axes
-        self.output = Step.towards(axes, ([], []), at)
+        self.upscore = nn.ModuleDict()
+        axes = skips[self.strides[0]]
+        stops = sorted({*self.strides, *made, *(s // 2 for s in made)}, reverse=True)
+        for at, finer in pairwise(stops):
+            if at in made:
+                aligning = _fitting(axes, _pooled(made[at]), 1)
+                layer: Upsampling | Unpooling = Unpooling(classes, {n: p[at] for n, p in poolings.items()}, aligning)
+            else:
+                grid = skips[finer] if finer in skips else _pooled(made[finer])
+                layer = kind.step(classes, _fitting(axes, grid, at // finer)[0])
+            self.upscore[str(finer)] = layer
+            self.steps[finer] = step = _step(layer, axes, skips.get(finer))
+            if at in made:
+                pooled = _joined(_pooled(made[at]), (cast(Unpooling, layer).unpooled(),) * 2)
+                step.joining.append((made[at].name, step.cropped(pooled)))
+            if finer in skips:
+                # A skip that the upsampled map is cropped to keeps its grid; one that is itself cropped loses cells.
+                rows, columns = (
+                    [*path, Crop(max(-shift, 0))] for path, shift in zip(skips[finer], step.shift, strict=True)
+                )
+                step.joining.append((first.taps[finer], (rows, columns)))
+            axes = step.after(axes)
+        last = kind.output(classes, _fitting(axes, ([], []), stops[-1])[0])
+        self.upscore["output"] = last
+        self.output = _step(last, axes, ([], []))
         if min(self.output.shift) < 0:
             raise GeometryError(f"the scores start {-min(self.output.shift)} pixels inside the image; pad more")
 
-        def layer(step: Step, learned: bool) -> Upsampling:
-            return (LearnedUpsampling if learned else BilinearUpsampling)(classes, step.window)
-
-        self.upscore = nn.ModuleDict({str(s): layer(step, upsampling != "bilinear") for s, step in self.steps.items()})
-        self.upscore["output"] = layer(self.output, upsampling == "learned-all")
-
-    def forward(self, features: Mapping[str, Mapping[int, Tensor]]) -> Tensor:
+    def forward(self, features: Mapping[str, Features]) -> Tensor:
         """Features by trunk and stride -> coarse scores (N, K, h, w), float32."""
-        fused = self._scores(features, self.strides[0])
+        x = self._scores(features, self.strides[0])
         for stride, step in self.steps.items():
-            fused = self._fuse(fused, self._scores(features, stride), stride, step)
-        return fused
+            layer = self.upscore[str(stride)]
+            x = layer(x, features) if isinstance(layer, Unpooling) else cast(Upsampling, layer).whole(x)
+            if stride in self.strides:
+                x = _fuse(x, self._scores(features, stride), stride, step.shift)
+        return x
 
     def upsample(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
         """Coarse scores -> scores (N, K, H, W) of the input's size."""
@@ -115,32 +174,13 @@ class Head(nn.Module):
         upscore = cast(Upsampling, self.upscore["output"])
         return torch.stack([upscore.labels(one, rows, columns) for one in coarse])
 
-    def _scores(self, features: Mapping[str, Mapping[int, Tensor]], stride: int) -> Tensor:
+    def _scores(self, features: Mapping[str, Features], stride: int) -> Tensor:
         scale = self.scales.get(stride, 1.0)
         scores = []
         for trunk, layers in self.score.items():
             x = features[trunk][stride]
             scores.append(cast(nn.ModuleDict, layers)[str(stride)](x if scale == 1 else x * scale).float())
         return scores[0] if len(scores) == 1 else torch.stack(scores).mean(0)
-
-    def _fuse(self, coarser: Tensor, skip: Tensor, stride: int, step: Step) -> Tensor:
-        """Upsample and add, each map cropped to where both are (Long et al. 2015, section 4.2)."""
-        intervals, crops = [], []
-        for axis, shift in enumerate(step.shift):
-            full, there = step.window.output_size(coarser.shape[2 + axis]), skip.shape[2 + axis]
-            if shift >= 0:  # the upsampled map starts before the skip: drop its first cells
-                size = min(full - shift, there)
-                intervals.append((shift, shift + size))
-                crops.append(slice(0, size))
-            else:  # the skip starts before it: crop the skip, as the paper's nets do
-                if there + shift < full:
-                    raise GeometryError(
-                        f"the skip at stride {stride} has {there} cells, needs {full - shift}; pad more"
-                    )
-                intervals.append((0, full))
-                crops.append(slice(-shift, -shift + full))
-        upsampled = self.upscore[str(stride)](coarser, *intervals)
-        return cast(Tensor, upsampled + skip[:, :, crops[0], crops[1]])
 
     def _check_covers(self, coarse: Tensor, size: tuple[int, int]) -> None:
         for axis in range(2):
@@ -156,6 +196,52 @@ def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
+def _fuse(upsampled: Tensor, skip: Tensor, stride: int, shifts: tuple[int, int]) -> Tensor:
+    """Add, each map cropped to where both are (Long et al. 2015, section 4.2)."""
+    for axis, shift in enumerate(shifts, 2):
+        full, there = upsampled.shape[axis], skip.shape[axis]
+        if shift >= 0:  # the upsampled map starts before the skip: drop its first cells
+            size = min(full - shift, there)
+            upsampled, skip = upsampled.narrow(axis, shift, size), skip.narrow(axis, 0, size)
+        else:  # the skip starts before it: crop the skip, as the paper's nets do
+            if there + shift < full:
+                raise GeometryError(f"the skip at stride {stride} has {there} cells, needs {full - shift}; pad more")
+            skip = skip.narrow(axis, -shift, full)
+    return upsampled + skip
+
+
+def _fitting(axes: Axes, grid: Axes, factor: int) -> tuple[Window, tuple[int, int]]:
+    """The bilinear window whose cells, from the map at the end of `axes`, lie on those of `grid`; and the shift."""
+    (window, vertical), (other, horizontal) = (
+        geometry.upsampling(path, reference, factor) for path, reference in zip(axes, grid, strict=True)
+    )
+    if other != window:
+        raise GeometryError(f"kernels {window.kernel} and {other.kernel} for the two axes; make the layers square")
+    return window, (vertical, horizontal)
+
+
+def _step(layer: Upsampling | Unpooling, axes: Axes, finer: Axes | None) -> Step:
+    """From the map at the end of `axes`, through a layer, to the grid of that at the end of `finer`, if it is added."""
+    layers = (
+        layer.layers() if isinstance(layer, Unpooling) else (list[Layer]([layer.window]), list[Layer]([layer.window]))
+    )
+    shift = (0, 0)
+    if finer is not None:
+        vertical, horizontal = map(geometry.alignment, _joined(axes, layers), finer)
+        shift = (vertical, horizontal)
+    return Step(layer.window, layers, shift)
+
+
+def _joined(axes: Axes, layers: Axes) -> Axes:
+    return [*axes[0], *layers[0]], [*axes[1], *layers[1]]
+
+
+def _pooled(pooling: Pooling) -> Axes:
+    """The paths to a pooling's output."""
+    rows, columns = pooling.before
+    return [*rows, pooling.window], [*columns, pooling.window]
+
+
 def axes_of(trunk: Trunk, stride: int) -> Axes:
     rows, columns = trunk.paths(stride)
     return list[Layer](rows), list[Layer](columns)
@@ -163,6 +249,6 @@ def axes_of(trunk: Trunk, stride: int) -> Axes:
 
 def crops(head: Head) -> list[tuple[str, Step]]:
     """Every upsampling with its name, as "32s -> 16s", coarsest first."""
-    reached = [*(f"{stride}s" for stride in head.steps), "input"]
+    reached = [f"{stride}s" for stride in (head.strides[0], *head.steps)]
     steps = [*head.steps.values(), head.output]
-    return [(f"{a}s -> {b}", step) for a, b, step in zip(head.strides, reached, steps, strict=True)]
+    return [(f"{a} -> {b}", step) for (a, b), step in zip(pairwise([*reached, "input"]), steps, strict=True)]

@@ -10,9 +10,10 @@ from torch import nn
 
 from fullconv.errors import OptionError, unknown_name
 from fullconv.labels import VOID
+from fullconv.nets.head import KINDS
 
 PADDINGS = ("same", "paper")
-UPSAMPLINGS = ("bilinear", "learned", "learned-all")
+UPSAMPLINGS = tuple(KINDS)
 FUSIONS = ("early", "late")
 ORDERS = ("rgb", "bgr")
 
@@ -69,8 +70,16 @@ class NetOptions:
         fusion: of several inputs: "early" (channels concatenated into one trunk) or "late" (a trunk each, scores
             averaged).
         padding: "same", or "paper" (100 pixels at the first convolution, none at fc6, with crops).
-        upsampling: "bilinear" (all fixed, as in the released nets), "learned" (all but the last learned, as in the
-            CVPR text, section 4.2) or "learned-all".
+        upsampling: of the scores, in steps; each is aligned by the layers' geometry.
+            "bilinear": all fixed, as in the released nets; scores fade to zero beyond the map.
+            "interpolation": the same, but border cells are repeated outwards instead.
+            "learned": all but the last are learned transposed convolutions that start as bilinear (the CVPR text,
+            section 4.2).
+            "learned-all": the last too.
+            "stacked": each is a stack of learned ones by 2 with a PReLU between two of them (section 3.3).
+            "unpooling": the strides of the trunk's own max poolings are undone with the poolings' indices, between
+            learned convolutions; other strides as in "learned-all". The coarse scores are then at the finest stride
+            that poolings reach: 1 on VGG-16.
         dropout: rate of the element-wise dropout of the trunk, 0..1.
         width: factor on the trunk's channels, up to 4.
         scales: stride -> factor on the features that are scored at it; 1 where none is given. They balance the skips

@@ -87,6 +87,14 @@ class Upsampling(nn.Module):
         """
         raise NotImplementedError  # abstract
 
+    def whole(self, x: Tensor) -> Tensor:
+        """Coarse scores (N, K, h, w) -> the uncropped output, float32."""
+        height, width = (self.window.output_size(size) for size in x.shape[2:])
+        return self(x, (0, height), (0, width))  # type: ignore[no-any-return]  # as `forward`
+
+    def reset_parameters(self) -> None:
+        """Weights as they start, which is never at random; a fixed upsampling has none."""
+
     @torch.no_grad()
     def labels(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
         """Coarse scores (K, h, w) -> the class of the highest score, (rows, columns) uint8; of equal ones the first.
@@ -115,9 +123,14 @@ class BilinearUpsampling(Upsampling):
     pitfall 3), borders included, where the missing neighbour counts as zero.
     """
 
+    border = "constant"
+    """What `F.pad` puts around the map: zeros."""
+
     def forward(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
         taps = bilinear_kernel(self.window.kernel).to(x.device)
-        y = _Interpolate.apply(x.float(), taps, self.window.stride, (rows, columns))  # type: ignore[no-untyped-call]
+        y = _Interpolate.apply(  # type: ignore[no-untyped-call]
+            x.float(), taps, self.window.stride, (rows, columns), self.border
+        )
         return cast(Tensor, y)
 
     @torch.no_grad()
@@ -132,7 +145,10 @@ class BilinearUpsampling(Upsampling):
             return super().labels(x, rows, columns)
         spans = [(start // stride, (stop - 1) // stride + 1) for start, stop in (rows, columns)]
         # Block b holds the outputs [stride b, stride (b + 1)) and reads the cells b - 1 and b.
-        cells = _cells(_cells(x[None].float(), (spans[0][0] - 1, spans[0][1]), 2), (spans[1][0] - 1, spans[1][1]), 3)[0]
+        cells = x[None].float()
+        for axis, (start, stop) in enumerate(spans, 2):
+            cells = cut(cells, (start - 1, stop), axis, self.border)
+        cells = cells[0]
         highest, winner = cells.max(0)
         lead = highest - cells.scatter(0, winner[None], -torch.inf).amax(0)
         sure = lead > ROUNDING * cells.abs().max()
@@ -160,32 +176,40 @@ class BilinearUpsampling(Upsampling):
         return labels[top : top + rows[1] - rows[0], left : left + columns[1] - columns[0]]
 
 
+class Interpolation(BilinearUpsampling):
+    """Plain interpolation: as bilinear, but the map's border cells are repeated outwards without end."""
+
+    border = "replicate"
+
+
 class _Interpolate(torch.autograd.Function):
     """Sums of elementwise products forward: every rectangle has the very bits that it has in the whole, which matrix
     products do not promise. Backward, where a last bit decides nothing, they are twice as fast.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: Tensor, stride: int, rectangle: tuple[Interval, Interval]) -> Tensor:
-        ctx.taps, ctx.stride, ctx.rectangle, ctx.size = taps, stride, rectangle, x.shape[2:]
+    def forward(
+        ctx: Any, x: Tensor, taps: Tensor, stride: int, rectangle: tuple[Interval, Interval], border: str
+    ) -> Tensor:
+        ctx.taps, ctx.stride, ctx.rectangle, ctx.border, ctx.size = taps, stride, rectangle, border, x.shape[2:]
         rows, columns = rectangle
-        return _along(_along(x, taps, stride, columns, 3), taps, stride, rows, 2)
+        return _along(_along(x, taps, stride, columns, 3, border), taps, stride, rows, 2, border)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         down, across = (
-            _matrix(ctx.taps, ctx.stride, interval, size)
+            _matrix(ctx.taps, ctx.stride, interval, size, ctx.border)
             for interval, size in zip(ctx.rectangle, ctx.size, strict=True)
         )
         with _unrounded(down.device):
-            return down.T @ (gradients[0] @ across), None, None, None
+            return down.T @ (gradients[0] @ across), None, None, None, None
 
 
-def _along(x: Tensor, taps: Tensor, stride: int, interval: Interval, axis: int) -> Tensor:
+def _along(x: Tensor, taps: Tensor, stride: int, interval: Interval, axis: int, border: str) -> Tensor:
     """The transposed convolution along one axis: output y is the sum over the cells i of taps[y - stride i] x[i]."""
     reach = -(-len(taps) // stride)  # cells that one output reads
     first, last = interval[0] // stride, (interval[1] - 1) // stride + 1
-    cells = _cells(x, (first + 1 - reach, last), axis).unsqueeze(axis + 1)
+    cells = cut(x, (first + 1 - reach, last), axis, border).unsqueeze(axis + 1)
     weights = F.pad(taps, (0, reach * stride - len(taps))).view(reach, stride, *[1] * (3 - axis))
     y = cells.narrow(axis, reach - 1, last - first) * weights[0]
     for tap in range(1, reach):
@@ -193,18 +217,24 @@ def _along(x: Tensor, taps: Tensor, stride: int, interval: Interval, axis: int) 
     return y.flatten(axis, axis + 1).narrow(axis, interval[0] - stride * first, interval[1] - interval[0])
 
 
-def _matrix(taps: Tensor, stride: int, interval: Interval, size: int) -> Tensor:
-    """The same as a matrix, (outputs, cells): entry (y, i) is the tap that carries cell i to output y."""
-    outputs = torch.arange(*interval, device=taps.device)
-    index = outputs[:, None] - stride * torch.arange(size, device=taps.device)
-    inside = (index >= 0) & (index < len(taps))
-    return torch.where(inside, taps[index.clamp(0, len(taps) - 1)], 0.0)
+def _matrix(taps: Tensor, stride: int, interval: Interval, size: int, border: str) -> Tensor:
+    """The same as a matrix, (outputs, cells): entry (y, i) sums the taps that carry cell i to output y."""
+    reach = -(-len(taps) // stride)
+    outputs = torch.arange(*interval, device=taps.device)[:, None]
+    back = torch.arange(reach, device=taps.device)
+    weights = F.pad(taps, (0, reach * stride - len(taps)))[outputs % stride + back * stride]
+    cells = outputs.div(stride, rounding_mode="floor") - back
+    there = cells.clamp(0, size - 1)
+    if border == "constant":
+        weights = weights * (cells == there)
+    return weights.new_zeros(len(outputs), size).scatter_add(1, there, weights)
 
 
-def _cells(x: Tensor, interval: Interval, axis: int) -> Tensor:
-    """The cells [start, stop) along an axis; those beyond the map are zero."""
+def cut(x: Tensor, interval: Interval, axis: int, border: str = "constant") -> Tensor:
+    """The cells [start, stop) along axis 2 or 3; beyond the map lies its border, as `F.pad` calls it."""
     before, after = max(-interval[0], 0), max(interval[1] - x.shape[axis], 0)
-    x = F.pad(x, (0, 0) * (3 - axis) + (before, after))
+    pads = (before, after, 0, 0) if axis == 3 else (0, 0, before, after)
+    x = F.pad(x, pads, border)
     return x.narrow(axis, interval[0] + before, interval[1] - interval[0])
 
 
@@ -215,12 +245,16 @@ class LearnedUpsampling(Upsampling):
         super().__init__(maps, window)
         self.weight = nn.Parameter(dense_bilinear(maps, window.kernel))
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        self.weight.copy_(dense_bilinear(self.maps, self.window.kernel))
+
     def forward(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:
         (top, bottom), (left, right) = self.window.inputs(*rows), self.window.inputs(*columns)
-        cells = _cells(_cells(x, (top, bottom), 2), (left, right), 3)
+        cells = cut(cut(x, (top, bottom), 2), (left, right), 3)
         stride = self.window.stride
         with _unrounded(x.device):
-            y = F.conv_transpose2d(cells.float(), self.weight, stride=stride)
+            y = F.conv_transpose2d(cells.float(), self.weight.float(), stride=stride)
         y0, x0 = rows[0] - stride * top, columns[0] - stride * left
         return y[:, :, y0 : y0 + rows[1] - rows[0], x0 : x0 + columns[1] - columns[0]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,11 +16,12 @@ from fullconv.nets import FCN, InputOptions, NetOptions
 from fullconv.nets.fcn import FUSED
 from fullconv.nets.head import Head
 from fullconv.nets.trunks import TRUNKS
+from fullconv.nets.unpool import Unpooling
 from fullconv.nets.upsample import (
     BILINEAR_TOLERANCE,
+    BilinearUpsampling,
     LearnedUpsampling,
     Upsampling,
-    dense_bilinear,
     from_bilinear,
 )
 from fullconv.weights.channels import Filters, described, filters, plan_inputs
@@ -33,7 +35,8 @@ class Entry:
     Attributes:
         key: of the net's state.
         shape: there.
-        how: "copied", "reshaped", "zero", "bilinear", "fresh", or a phrase such as "2 of 5 classes: road, sky".
+        how: "copied", "reshaped", "zero", "bilinear", "initial" (another fixed start), "fresh" (a random one), or a
+            phrase such as "2 of 5 classes: road, sky".
         source, source_shape: in the file it came from; empty where there is none.
         file: that file's name.
     """
@@ -129,11 +132,13 @@ class Plan:
         """A weight of a score layer, or of a learned upsampling."""
         _, task, part, *rest = key.split(".")
         shape = tuple(value.shape)
-        trunk = rest[0] if part == "score" else next(iter(self.net.trunks))
-        donor = self.by_trunk.get(trunk)
+        # Scores and unpoolings belong to a trunk, whose name follows; one that does not is taken as the first trunk's.
+        upscore = cast(Head, self.net.heads[task]).upscore[rest[0]] if part == "upscore" else None
+        place = 0 if part == "score" else 2 if isinstance(upscore, Unpooling) else None
+        donor = self.by_trunk.get(next(iter(self.net.trunks)) if place is None else rest[place])
         source = None if donor is None else self._task(donor, task)
         if donor is not None and source is not None:
-            path = [_in(donor, rest[0]), *rest[1:]] if part == "score" else rest
+            path = [_in(donor, name) if number == place else name for number, name in enumerate(rest)]
             given = ".".join(("heads", source, part, *path))
             rows = self._rows(donor, source, task, given, shape)
             same = rows == list(range(shape[0])) and tuple(donor.weights[given].tensor.shape) == shape
@@ -142,8 +147,12 @@ class Plan:
                 return found.tensor, self._entry(key, shape, "copied", donor, found)
             if part == "score" and rows is not None and any(row is not None for row in rows):
                 return self._score(key, shape, rows, donor, self._take(donor, given))
-        if part == "upscore":
-            return dense_bilinear(shape[0], shape[2]), Entry(key, shape, "bilinear")
+        if upscore is not None:
+            start = deepcopy(cast(Upsampling | Unpooling, upscore)).to_empty(device="cpu")
+            start.reset_parameters()
+            layer = start.get_submodule(".".join(rest[1:-1]))
+            how = "bilinear" if isinstance(layer, LearnedUpsampling) else "initial"
+            return start.get_parameter(".".join(rest[1:])).detach(), Entry(key, shape, how)
         return torch.zeros(shape), Entry(key, shape, "zero")
 
     def _score(
@@ -206,7 +215,7 @@ class Plan:
             for place, upscore in head.upscore.items():
                 learned = None if donor is None else donor.weights.get(f"heads.{source}.upscore.{place}.weight")
                 window = cast(Upsampling, upscore).window
-                if donor is None or learned is None or isinstance(upscore, LearnedUpsampling):
+                if donor is None or learned is None or not isinstance(upscore, BilinearUpsampling):
                     continue
                 difference = from_bilinear(learned.tensor)
                 if learned.tensor.shape[2] == window.kernel and difference > BILINEAR_TOLERANCE:
