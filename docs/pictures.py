@@ -65,7 +65,7 @@ def shape(kind: int, radius: float) -> Image.Image:
 
 
 def scene(
-    seed: int, size: tuple[int, int], count: int, radii: tuple[float, float], margin: int = 0
+    seed: int, size: tuple[int, int], count: int, radii: tuple[float, float], margin: int = 0, noise: float = 9
 ) -> tuple[Array, Array]:
     """(H, W, 3) uint8 and its mask (H, W): shapes that do not touch, of any colour, `margin` pixels from the border."""
     random = np.random.default_rng([7, seed])
@@ -91,7 +91,7 @@ def scene(
         count -= 1
         if not count:
             break
-    noisy = ground + random.normal(0, 9, ground.shape)
+    noisy = ground + random.normal(0, noise, ground.shape)
     return noisy.clip(0, 255).astype(np.uint8), mask
 
 
@@ -164,19 +164,17 @@ def fields(image: Array) -> None:
     with torch.device("meta"):
         trunk = next(iter(fullconv.build("fcn8s-vgg16").eval().trunks.values()))
     geometry = trace(trunk, (1, 3, *image.shape[:2]))
-    figure, axes = _panel(image, 6.4)
-    colours = mpl.colormaps["viridis"](np.linspace(0.05, 0.95, 5))
+    figure, axes = _panel(image, 7.4)
+    colours = mpl.colormaps["cool"](np.linspace(1, 0, 5))
     for name, tone in zip(("pool1", "pool2", "pool3", "pool4", "fc6"), colours, strict=True):
         rows, columns = geometry[name].fields()
         unit = [round(float((n / 2 - f.centre) / f.stride)) for f, n in zip((rows, columns), image.shape, strict=False)]
         (top, bottom), (left, right) = rows.inputs(unit[0], unit[0] + 1), columns.inputs(unit[1], unit[1] + 1)
         box = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=tone, linewidth=2)
         axes.add_patch(box)
-        text = f"{name}: sees {rows.size}, one unit every {rows.stride}"
+        text = f"{name}: {rows.size} pixels wide, a unit every {rows.stride}"
         axes.plot([], [], color=tone, linewidth=2, label=text)
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, frameon=False, prop={"family": FONT, "size": 9}
-    )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, prop={"family": FONT, "size": 7})
     _save(figure, "fields")
 
 
@@ -274,7 +272,9 @@ def heat(dense: DenseClassifier, image: Array) -> None:
     """Heat maps of four classes."""
     model = fullconv.DenseModel(dense)
     save_heatmaps(HERE / "heatmaps.png", [model.heatmap(image, name) for name in ("disk", "ring", "cross", "triangle")])
-    _thin(HERE / "heatmaps.png")
+    with Image.open(HERE / "heatmaps.png") as picture:
+        smaller = picture.convert("RGB").resize((800, 800 * picture.height // picture.width), Image.Resampling.LANCZOS)
+    smaller.save(HERE / "heatmaps.png", optimize=True)
 
 
 def _tensor(image: Array) -> Tensor:
@@ -283,7 +283,7 @@ def _tensor(image: Array) -> Tensor:
 
 def _panel(image: Array, width: float) -> tuple[Figure, mpl.axes.Axes]:
     figure = Figure(
-        figsize=(width, width * image.shape[0] / image.shape[1] + 0.5), layout="constrained", facecolor="white"
+        figsize=(width, width * image.shape[0] / image.shape[1] + 0.4), layout="constrained", facecolor="white"
     )
     axes = figure.subplots()
     axes.imshow(image)
@@ -297,7 +297,8 @@ def _title(part: mpl.figure.SubFigure, text: str) -> None:
 
 def _save(figure: Figure, name: str) -> None:
     figure.savefig(HERE / f"{name}.png", dpi=110, metadata={"Software": None})
-    _thin(HERE / f"{name}.png")
+    if name != "fields":  # its thin lines would lose their colours
+        _thin(HERE / f"{name}.png")
 
 
 def _thin(path: Path) -> None:
@@ -310,9 +311,9 @@ def _thin(path: Path) -> None:
 def main() -> None:
     """All of them."""
     HERE.mkdir(exist_ok=True)
-    fields(scene(200_003, (450, 640), 34, (14, 40))[0])
+    fields(scene(200_003, (450, 640), 34, (14, 40), noise=0)[0])
     dense = trained_classifier()
-    heat(dense, scene(200_004, (144, 208), 9, (9, 13), margin=10)[0])
+    heat(dense, scene(200_006, (160, 240), 11, (9, 13), margin=16)[0])
     stitching(dense, scene(200_011, (112, 144), 7, (9, 13))[0])
     rarefaction(dense)
     strides(*scene(200_003, SCENE, 14, (9, 20)))
