@@ -72,7 +72,7 @@ def test_version_help_and_nothing(run: Run) -> None:
 def test_train_says_scores_model_and_report(run: Run, data: Path, tmp_path: Path) -> None:
     result = run("train", "--data", data, *NET, "--out", tmp_path / "r", "--steps", "2", "--batch", "2", "--crop", "16",
                  "--lr", "0.01", "--loss", "sum", "--optimizer", "sgd", "--seed", "5", "--precision", "float32",
-                 "--padding", "paper", "--upsampling", "learned")  # fmt: skip
+                 "--padding", "paper", "--upsampling", "learned", "--loss-share", "0.25")  # fmt: skip
     assert result.code == 0, result.err
     for expected in ("ground", "road", "car", "mean IU", str(tmp_path / "r" / "best.safetensors"), "report.html"):
         assert expected in result.out, expected
@@ -82,6 +82,7 @@ def test_train_says_scores_model_and_report(run: Run, data: Path, tmp_path: Path
     assert (record["net"]["padding"], record["net"]["upsampling"]) == ("paper", "learned")
     recipe = options["recipe"]
     assert (recipe["batch"], recipe["lr"], recipe["reduction"], recipe["optimizer"]) == (2, 0.01, "sum", "sgd")
+    assert recipe["loss_share"] == 0.25
     assert recipe["augmentation"]["crop"] == [16, 16]
     typed = yaml.safe_load((tmp_path / "r" / "run.yaml").read_text())["command"]
     assert typed.startswith(f"fullconv train --data {data} --net fcn1s-slim")
@@ -238,6 +239,7 @@ def test_a_broken_file_is_named_before_the_first_step(
         (["--minutes", "1", "--steps", "4"], "three ways to give one length; choose one"),
         (["--lr", "-1"], "lr -1.0; expected 0..100"),
         (["--batch", "0"], "batch 0; expected 1..65536"),
+        (["--loss-share", "0"], "loss_share 0.0; expected 0.001..1"),
         (["--batch", "1"], "leaves batch norm one value"),
         (["--crop", "0"], "crop (0, 0); expected at least 1 x 1"),
         (["--seed", "-3"], "seed -3; expected 0 or"),

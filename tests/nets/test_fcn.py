@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from fullconv.inspect import inspect_net
 from fullconv.nets import FCN, NETS, InputOptions, NetOptions, build, fcn
 from fullconv.nets.head import Head, crops
 from fullconv.nets.options import PADDINGS, UPSAMPLINGS
+from fullconv.nets.trace import trace
 from fullconv.nets.trunks import TRUNKS, Trunk
 
 CHANNELS = {"colour": 3, "depth": 1}
@@ -632,3 +634,30 @@ class TestRefusals:
         net = build("fcn32s-vgg16", 2, padding="paper", width=1 / 64).eval()
         for size in ((1, 1), (2, 3), (64, 33)):
             assert net(image(1, 3, *size)).shape[2:] == size
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reach"),
+    [
+        ("fcn32s-vgg16", {"padding": "paper", "width": 1 / 16}, 436),
+        ("fcn16s-vgg16", {"padding": "paper", "width": 1 / 16}, 468),
+        ("fcn8s-vgg16", {"padding": "paper", "width": 1 / 16}, 468),
+        ("fcn16s-resnet18", {"width": 1 / 16}, 467),
+        ("fcn8s-slim", {"upsampling": "learned-all"}, 469),
+        ("fcn8s-slim", {"upsampling": "stacked"}, 469),
+    ],
+)
+def test_the_traced_net_has_the_known_reach(name: str, options: dict[str, Any], reach: int) -> None:
+    """404 pixels of fc6 and what upsampling adds: traced from `forward` itself, crops and skips included."""
+    traced = trace(build(name, 3, **options).eval(), (1, 3, 75, 101))
+    assert not traced.obstacles
+    rows, columns = traced.output.fields()
+    assert (rows.size, rows.stride, rows.centre) == (reach, 1, 0)
+    assert columns == rows
+
+
+def test_a_net_of_several_inputs_is_traced_by_their_names() -> None:
+    net = build("nyud-fcn32s-color-hha", width=1 / 16).eval()
+    traced = trace(net, {"color": (1, 3, 33, 47), "hha": (1, 3, 33, 47)})
+    assert set(traced.output.reads) == {"color", "hha"}
+    assert not traced.obstacles

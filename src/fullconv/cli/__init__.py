@@ -13,6 +13,7 @@ from fullconv.cli.convert import convert
 from fullconv.cli.demo import demo
 from fullconv.cli.evaluate import evaluate
 from fullconv.cli.fetch import fetch
+from fullconv.cli.heatmap import heatmap
 from fullconv.cli.inspect import inspect
 from fullconv.cli.predict import predict
 from fullconv.cli.train import train
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, train, evaluate, predict, inspect, fetch, convert):
+for verb in (demo, train, evaluate, predict, heatmap, inspect, fetch, convert):
     app.command()(verb)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullconv.cli.options import Json
+from fullconv.cli.options import Json, Upsampling
 from fullconv.cli.show import print_json
 from fullconv.errors import printable, shape_text
 
@@ -29,7 +29,7 @@ def convert(
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file to write, MODEL.safetensors.")],
     classes: Annotated[int | None, typer.Option(help="Default: the net's or the file's own.")] = None,
     padding: Annotated[str | None, typer.Option(help="same or paper; default: the net's.")] = None,
-    upsampling: Annotated[str | None, typer.Option(help="bilinear (default), learned or learned-all.")] = None,
+    upsampling: Upsampling = None,
     json_: Json = False,
 ) -> None:
     """Make a model of published weights, and report what became of every layer."""

@@ -11,3 +11,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for m
 Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, such as runs/NAME/best.safetensors.")]
 DataSource = Annotated[str, typer.Option("--data", help="A folder, a YAML file, or 'wafer' (generated on the spot).")]
+Upsampling = Annotated[
+    str | None,
+    typer.Option(help="bilinear (default), interpolation, learned, learned-all, stacked or unpooling."),
+]

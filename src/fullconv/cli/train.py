@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullconv.cli.options import DataSource, Json
+from fullconv.cli.options import DataSource, Json, Upsampling
 from fullconv.cli.show import class_names, print_json, print_scores, progress_bar, training_bar
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def train(
     data: DataSource,
-    net: Annotated[str | None, typer.Option(help="Default fcn8s-slim; a wrong name lists them all.")] = None,
+    net: Annotated[
+        str | None,
+        typer.Option(help="A name (default fcn8s-slim; a wrong one lists them all), or a model to train on."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run folder; default runs/DATA-NET, numbered where there is one.")
     ] = None,
@@ -32,7 +35,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything random; default 0.")] = None,
     padding: Annotated[str | None, typer.Option(help="same (default) or paper: 100 pixels and crops.")] = None,
-    upsampling: Annotated[str | None, typer.Option(help="bilinear (default), learned or learned-all.")] = None,
+    upsampling: Upsampling = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the training crop, in pixels.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,

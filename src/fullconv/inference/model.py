@@ -22,7 +22,7 @@ from fullconv.labels import LabelSet
 from fullconv.nets import FCN
 from fullconv.nets.fcn import CoarseScores
 from fullconv.report.pictures import overlay
-from fullconv.weights.modelfile import ModelFile, check_labels, read_model, write_model
+from fullconv.weights.modelfile import ModelFile, check_labels, read_header, read_model, write_model
 
 ImageLike = str | Path | Image.Image | Array
 """A path, a PIL image or an (H, W, C) uint8 array."""
@@ -202,10 +202,18 @@ def drawable(image: Array) -> Array:
     return image if image.shape[2] in (1, 3) else image[:, :, :1]
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path) -> Model | Any:
     """Read a model file.
+
+    Returns:
+        An FCN's `Model`; of a convolutional classifier its `DenseModel`. For type checkers it is the former: code for
+        the latter calls `DenseModel.load`.
 
     Raises:
         ModelFileError: missing, damaged, not a fullconv model, or of a later format.
     """
+    if read_header(path).get("kind") == "classifier":
+        from fullconv.inference.heatmap import DenseModel
+
+        return DenseModel.load(path)
     return Model.load(path)

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import builtins
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.fx.node import Node, map_arg
 
 from fullconv.errors import GeometryError
@@ -23,51 +27,81 @@ SIGNATURES = {
     "amin": "input dim keepdim",
     "argmax": "input dim keepdim",
     "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
-    "batch_norm": "input running_mean running_var weight bias training momentum eps",
+    "batch_norm": "input running_mean running_var weight bias training momentum eps cudnn_enabled",
     "cat": "input dim",
+    "channel_shuffle": "input groups",
+    "chunk": "input chunks dim",
     "conv2d": "input weight bias stride padding dilation groups",
     "conv_transpose2d": "input weight bias stride padding output_padding groups dilation",
-    "cumsum": "input dim",
+    "cumsum": "input dim dtype",
     "dropout": "input p training inplace",
+    "expand": "input *size implicit",
+    "expand_as": "input other",
     "flatten": "input start_dim end_dim",
     "flip": "input *dim",
+    "getitem": "input index",
+    "glu": "input dim",
     "interpolate": "input size scale_factor mode align_corners recompute_scale_factor antialias",
-    "layer_norm": "input normalized_shape weight bias eps",
+    "layer_norm": "input normalized_shape weight bias eps cudnn_enable",
     "linear": "input weight bias",
-    "log_softmax": "input dim",
+    "local_response_norm": "input size alpha beta k",
+    "log_softmax": "input dim _stacklevel dtype",
     "logsumexp": "input dim keepdim",
     "lp_pool2d": "input norm_type kernel_size stride ceil_mode",
     "max": "input dim keepdim",
     "max_pool2d": "input kernel_size stride padding dilation ceil_mode return_indices",
     "max_unpool2d": "input indices kernel_size stride padding output_size",
-    "mean": "input dim keepdim",
+    "mean": "input dim keepdim dtype",
     "min": "input dim keepdim",
-    "norm": "input p dim keepdim",
-    "normalize": "input p dim",
+    "movedim": "input source destination",
+    "narrow": "input dim start length",
+    "norm": "input p dim keepdim dtype",
+    "normalize": "input p dim eps",
     "pad": "input pad mode value",
-    "permute": "input *dims",
-    "prod": "input dim keepdim",
+    "permute": "input *dim",
+    "pixel_shuffle": "input upscale_factor",
+    "pixel_unshuffle": "input downscale_factor",
+    "prelu": "input weight",
+    "prod": "input dim keepdim dtype",
+    "repeat": "input *repeats",
+    "reshape": "input *shape",
     "rms_norm": "input normalized_shape weight eps",
     "roll": "input shifts dim",
-    "softmax": "input dim",
-    "softmin": "input dim",
-    "sort": "input dim",
+    "select": "input dim index",
+    "softmax": "input dim _stacklevel dtype",
+    "softmin": "input dim _stacklevel dtype",
+    "sort": "input dim descending stable",
+    "split": "input size dim",
     "squeeze": "input *dim",
     "stack": "input dim",
-    "std": "input dim keepdim",
-    "sum": "input dim keepdim",
-    "topk": "input k dim",
+    "std": "input dim unbiased keepdim correction",
+    "sum": "input dim keepdim dtype",
+    "tensor_split": "input parts dim",
+    "topk": "input k dim largest sorted",
     "transpose": "input dim0 dim1",
     "unbind": "input dim",
-    "var": "input dim keepdim",
+    "unflatten": "input dim sizes",
+    "unsqueeze": "input dim",
+    "var": "input dim unbiased keepdim correction",
+    "view": "input *shape",
 }
-"""Positional parameters of torch's functions and methods; a star takes all that are left."""
+"""Parameters of torch's functions and methods, in order; a star takes all that are left."""
 
 RENAMED = {
-    "concat": "cat", "concatenate": "cat", "swapaxes": "transpose", "swapdims": "transpose", "upsample": "interpolate",
-    "rot90": "flip", "fliplr": "flip", "flipud": "flip", "batch_norm_": "batch_norm",
+    "concat": "cat", "concatenate": "cat", "swapaxes": "transpose", "swapdims": "transpose", "moveaxis": "movedim",
+    "upsample": "interpolate", "_threshold": "threshold", "max_pool2d_with_indices": "max_pool2d",
+    "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
 }  # fmt: skip
 """Other names of the same."""
+
+PARAMETERS = {
+    "axis": "dim", "dims": "dim", "axis0": "dim0", "axis1": "dim1", "keepdims": "keepdim", "tensors": "input",
+    "split_size_or_sections": "size", "indices_or_sections": "parts",
+}  # fmt: skip
+"""Other names of parameters."""
+
+UNREAD = "unread call of "
+"""Before the name of a function that is called otherwise than `SIGNATURES` says: nothing is known of such a call."""
 
 LAYERS: Mapping[type[nn.Module], tuple[str, str]] = {
     nn.Conv2d: ("conv2d", "kernel_size stride padding dilation padding_mode"),
@@ -95,6 +129,8 @@ LAYERS: Mapping[type[nn.Module], tuple[str, str]] = {
     nn.LogSoftmax: ("log_softmax", "dim"),
     nn.Softmin: ("softmin", "dim"),
     nn.Softmax2d: ("softmax2d", ""),
+    nn.GLU: ("glu", "dim"),
+    nn.PReLU: ("prelu", "weight"),
     nn.GroupNorm: ("group_norm", ""),
     nn.InstanceNorm1d: ("instance_norm", ""),
     nn.InstanceNorm2d: ("instance_norm", ""),
@@ -104,8 +140,14 @@ LAYERS: Mapping[type[nn.Module], tuple[str, str]] = {
     nn.Identity: ("identity", ""),
     nn.LocalResponseNorm: ("local_response_norm", ""),
     nn.ChannelShuffle: ("channel_shuffle", ""),
-}
-"""Layer -> the function that it calls and the options that it holds; the elementwise activations besides."""
+    **dict.fromkeys(
+        (nn.ReLU, nn.ReLU6, nn.RReLU, nn.Hardtanh, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.SiLU, nn.Mish, nn.Hardswish,
+         nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.Hardshrink, nn.LeakyReLU, nn.LogSigmoid, nn.Softplus, nn.Softshrink,
+         nn.Softsign, nn.Tanhshrink, nn.Threshold),
+        ("activation", ""),
+    ),
+}  # fmt: skip
+"""Layer -> the function that it calls and the options that it holds."""
 
 PADDING_MODES = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate", nn.CircularPad2d: "circular"}
 
@@ -161,20 +203,20 @@ def call_of(node: Node, root: nn.Module) -> Call:
     if node.op == "call_module":
         return call_of_layer(root.get_submodule(str(node.target)))
     name = node.target if isinstance(node.target, str) else _name(node.target)
-    if name.endswith("_") and not name.startswith("_"):
-        name = name.rstrip("_")
-    name = RENAMED.get(name, name)
-    values = map_arg(node.args, lambda each: each.meta[VALUE])
-    options: dict[str, Any] = dict(map_arg(node.kwargs, lambda each: each.meta[VALUE]))
-    for place, parameter in enumerate(SIGNATURES.get(name, "").split()):
-        if place >= len(values):
-            break
-        if parameter.startswith("*"):
-            rest = values[place:]
-            options[parameter[1:]] = rest[0] if len(rest) == 1 else rest
-        else:
-            options[parameter] = values[place]
-    return Call(name, options)
+    name = RENAMED.get(name.rstrip("_"), name.rstrip("_"))
+    options: dict[str, Any] = {PARAMETERS.get(key, key): _values(value) for key, value in node.kwargs.items()}
+    if name not in SIGNATURES:
+        return Call(name, options)
+    parameters, values = SIGNATURES[name].split(), list(_values(node.args))
+    known = {each.removeprefix("*") for each in parameters}
+    for parameter in parameters:
+        if values and parameter.startswith("*"):
+            options[parameter[1:]] = values[0] if len(values) == 1 else tuple(values)
+            values.clear()
+        elif values:
+            options[parameter] = values.pop(0)
+    options.pop("out", None)
+    return Call(f"{UNREAD}{name}" if values or not set(options) <= known else name, options)
 
 
 def call_of_layer(layer: nn.Module) -> Call:
@@ -190,12 +232,24 @@ def call_of_layer(layer: nn.Module) -> Call:
             if name == "batch_norm":
                 options["training"] = layer.training or getattr(layer, "running_mean", None) is None
             return Call(name, options, layer)
-    activation = type(layer).__module__ == nn.ReLU.__module__
-    return Call("activation" if activation else type(layer).__name__, {}, layer)
+    return Call(type(layer).__name__, {}, layer)
 
 
-def _name(function: Callable[..., Any] | str) -> str:
-    return str(getattr(function, "__name__", function))
+SPACES = (torch, F, operator, torch._C._nn, builtins)
+"""Where functions must come from to be known by their names."""
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """A function's name; with its module's where it is not the one that is known by that name."""
+    name = str(getattr(function, "__name__", function))
+    if any(getattr(space, name, None) is function for space in SPACES):
+        return name
+    return f"{getattr(function, '__module__', None)}.{name}"
+
+
+def _values(arguments: Any) -> Any:
+    """Arguments, with the values of the graph's nodes."""
+    return map_arg(arguments, lambda node: node.meta[VALUE])
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -214,11 +268,12 @@ POINTWISE = frozenset(
         "activation identity dropout local_response_norm channel_shuffle softmax2d dropout1d dropout2d feature_dropout",
         "alpha_dropout feature_alpha_dropout",
         "relu relu6 elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu",
-        "prelu rrelu glu logsigmoid softplus softsign tanhshrink hardshrink softshrink threshold logit",
+        "prelu rrelu logsigmoid log_sigmoid softplus softsign tanhshrink hardshrink softshrink threshold logit",
         "abs absolute neg negative exp expm1 log log1p log2 log10 sqrt rsqrt square pow reciprocal sign clamp clip",
         "clamp_min clamp_max round floor ceil trunc frac sin cos erf nan_to_num isnan isfinite",
         "add iadd sub isub subtract rsub mul imul multiply div truediv itruediv divide floordiv true_divide mod",
-        "remainder fmod maximum minimum lerp addcmul addcdiv where masked_fill eq ne lt le gt ge",
+        "ifloordiv floor_divide imod ipow iand ior ixor remainder fmod maximum minimum lerp addcmul addcdiv where",
+        "masked_fill eq ne lt le gt ge",
         "logical_and logical_or logical_not and or xor invert bitwise_and bitwise_or",
         "float double half bfloat16 long int bool to type type_as contiguous clone detach requires_grad fill zero",
         "cpu cuda zeros_like ones_like full_like empty_like rand_like randn_like",
@@ -226,12 +281,3 @@ POINTWISE = frozenset(
     for name in names.split()
 )
 """Functions and methods that work on every position by itself; several tensors are joined with broadcasting."""
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors of a value: itself, or those of a tuple, list or mapping."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [each for part in value for each in tensors_of(part)] if isinstance(value, list | tuple) else []

@@ -25,6 +25,9 @@ from fullconv.nets.wired import Ref, Step, Wired, layer_name, wired
 SHAPES = ("shape", "size", "dim", "numel")
 """Methods whose values hold no data."""
 
+LAYOUTS = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "getitem", "select"}
+"""Calls that lay the same numbers out anew, in the same order, where they keep all."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -92,6 +95,8 @@ class Rewriter:
                 self._keep()
                 continue
             self.call = call_of(node, traced.root)
+            if self.call.name in ALWAYS and self.call.options.get("training"):
+                self._refuse("drops in evaluation mode too; give it training=self.training")
             sources = [each for each in node.all_input_nodes if each in self.forms]
             maps = all(self.forms[each].kind == "map" for each in sources)
             self.forms[node] = self._on_maps(layers[node], sources) if maps else self._on_tail(layers[node], sources)
@@ -101,6 +106,11 @@ class Rewriter:
             raise GeometryError(
                 f"cannot convolutionalize: the output {end.name} has the shape {end.shape}, neither logits (N, K) "
                 "nor a map of them; wrap the classifier so that it returns its logits"
+            )
+        if form.size != (1, 1):
+            raise GeometryError(
+                f"cannot convolutionalize: the output {end.name} has {form.size[0]}x{form.size[1]} cells; give the "
+                "size at which it has one"
             )
         output = self.alias.get(end.node.name, end.node.name)
         return (
@@ -176,7 +186,7 @@ class Rewriter:
             return self._adaptive(shape, source)
         if name in ("mean", "sum", "amax") and self._dims(source).intersection(form.axes):
             return self._reduced(shape, source)
-        if None in layer.axes and _same_numbers(shape, source):
+        if None in layer.axes and self._lays_out(shape, source):
             return self._flattened(shape, source)
         obstacle = next((each for each in self.trace.obstacles if each.name == layer.name), None)
         if obstacle is not None:
@@ -192,11 +202,16 @@ class Rewriter:
         if name in ("avg_pool2d", "max_pool2d") and covers and not self.call.options.get("divisor_override"):
             self.entries.append(source.name)
             self._layer(_pooling(name == "avg_pool2d", form.size, (1, 1)), self._name(source))
-        elif name == "dropout" and self.call.layer is None:
-            self._dropout(source)
         else:
             self._keep()
         return _map_form(shape, (rows, columns))
+
+    def _lays_out(self, shape: Sequence[int], source: Node) -> bool:
+        """Whether the call does nothing to the numbers but lay them out anew."""
+        index = self.call.options.get("index")
+        picks = [type(each) for each in (index if isinstance(index, tuple) else [index])]
+        whole = prod(shape) == cast(Tensor, source.meta[VALUE]).numel()
+        return whole and self.call.name in LAYOUTS and list not in picks and Tensor not in picks
 
     def _dims(self, source: Node) -> set[int]:
         """The dimensions that a reduction goes over."""
@@ -228,10 +243,10 @@ class Rewriter:
             self._refuse("mixes channels and positions of the map")
         kernel = tuple(n if axis in dims else 1 for n, axis in zip(form.size, form.axes, strict=True))
         left = tuple(1 if axis in dims else n for n, axis in zip(form.size, form.axes, strict=True))
+        if form.axes != (2, 3) and (len(shape) == 4 or left != (1, 1)):
+            self._refuse("keeps dimensions of a map that is not (N, C, H, W); permute it before")
         self._layer(_pooling_like(self.call.name, (kernel[0], kernel[1])), self._entry(source))
         if len(shape) == 4:
-            if form.axes != (2, 3):
-                self._refuse("keeps the dimensions of a map that is not (N, C, H, W)")
             return _map_form(shape, form.axes)
         return Form("flat" if left == (1, 1) else "line", form.channels, (left[0], left[1]))
 
@@ -250,10 +265,6 @@ class Rewriter:
         self.alias[self.node.name] = entry
         return made
 
-    def _dropout(self, source: Node) -> None:
-        """A dropout of its own: torch.fx has written the mode of the trace into the call."""
-        self._layer(nn.Dropout(self.call.options.get("p", 0.5)), self._name(source))
-
     # Calls on what the new net holds otherwise than the old.
 
     def _on_tail(self, layer: TracedLayer, sources: list[Node]) -> Form:
@@ -266,26 +277,26 @@ class Rewriter:
         rule = TAIL.get(name)
         if rule is not None:
             return rule(self, shape, source)
-        if _same_numbers(shape, source) and name not in POINTWISE:
+        if self._lays_out(shape, source):
             return self._relaid(shape, source)
         if name not in POINTWISE or len(shape) != source.meta[VALUE].ndim:
             self._refuse(
                 "is not known in the tail of a classifier, which may flatten, pool, connect, normalise and drop"
             )
-        if name == "dropout" and self.call.layer is None:
-            self._dropout(source)
-        else:
-            self._with_constants(form)
+        self._with_constants(form)
         return form
 
     def _with_constants(self, form: Form) -> None:
         """An elementwise call; vectors among its constants become (K, 1, 1)."""
         step = self.step.renamed(self.alias)
-        for each in self.node.all_input_nodes:
-            value = each.meta[VALUE]
+        layer = self.call.layer
+        held = [] if layer is None else [(None, each) for each in layer.parameters()]  # slopes of a PReLU
+        for each, value in [*held, *((each, each.meta[VALUE]) for each in self.node.all_input_nodes)]:
             if each not in self.forms and isinstance(value, Tensor) and value.numel() > 1:
                 if not form.vector or value.numel() != value.shape[-1]:
                     self._refuse("joins the flattened map and a constant")
+                if each is None or self.call.name == "prelu":
+                    continue
                 shaped = f"{self.node.name}_{each.name}"
                 self.steps.append(Step(shaped, "method", "reshape", (Ref(each.name), -1, 1, 1)))
                 step = step.renamed({each.name: shaped})
@@ -301,10 +312,12 @@ class Rewriter:
             held = cast(nn.Linear, self.layers[self.step.target])
             weight, bias = held.weight, held.bias
         else:
-            constants = {step.name: step.target for step in self.plain.steps if step.kind == "constant"}
-            given = [*self.step.args, *self.step.options.values()][1:]
-            tensors = [self.plain.constants[constants[ref.name]] for ref in given if isinstance(ref, Ref)]
-            weight, bias = tensors[0], tensors[1] if len(tensors) > 1 else None
+            constants = {step.name: self.plain.constants[step.target] for step in self.plain.steps if step.kind == "constant"}
+            given = dict(zip(("input", "weight", "bias"), self.step.args, strict=False)) | dict(self.step.options)
+            names = [each.name for key in ("weight", "bias") if isinstance(each := given.get(key), Ref)]
+            if not constants.keys() >= set(names):
+                self._refuse("takes weights that are computed; compute them once, and hold them as a parameter")
+            weight, bias = constants[names[0]], constants[names[1]] if len(names) > 1 else None
         self._layer(_convolution(weight, bias, form), self._name(source))
         return Form("flat", shape[1])
 
@@ -340,8 +353,8 @@ class Rewriter:
             self._layer(type(self.call.layer)(dim=1), self._name(source))
         else:
             step = self.step.renamed(self.alias)
-            options = {key: value for key, value in step.options.items() if key not in ("dim", "_stacklevel")}
-            self.steps.append(replace(step, args=step.args[:1], options={**options, "dim": 1}))
+            options = {key: value for key, value in step.options.items() if key in ("p", "eps", "dtype")}
+            self.steps.append(replace(step, args=(Ref(self._name(source)),), options={**options, "dim": 1}))
         return form
 
     def _reduced_line(self, shape: Sequence[int], source: Node) -> Form:
@@ -356,7 +369,8 @@ class Rewriter:
         if self.call.options.get("dim", 0) not in (1, -1):
             self._refuse("works across the images of a batch")
         step = self.step.renamed(self.alias)
-        self.steps.append(replace(step, args=step.args[:1], options={"dim": 1}))
+        tensors = step.args[0] if step.args else step.options["tensors"]
+        self.steps.append(replace(step, args=(tensors,), options={"dim": 1}))
         return Form("flat", shape[1])
 
     def _relaid(self, shape: Sequence[int], source: Node) -> Form:
@@ -397,11 +411,6 @@ TAIL: dict[str, Callable[[Rewriter, Sequence[int], Node], Form]] = {
 def _map_form(shape: Sequence[int], axes: tuple[int, int]) -> Form:
     channels = shape[6 - sum(axes)] if len(shape) == 4 else 0
     return Form("map", channels, (shape[axes[0]], shape[axes[1]]), axes=axes)
-
-
-def _same_numbers(shape: Sequence[int], source: Node) -> bool:
-    """Whether a call only lays the same numbers out anew."""
-    return prod(shape) == cast(Tensor, source.meta[VALUE]).numel()
 
 
 def _equal_windows(size: int, cells: int) -> tuple[int, int] | None:

@@ -141,7 +141,7 @@ def convolutionalize(
     if min(size) < 1:
         raise OptionError(f"input size {size[0]}x{size[1]}; expected at least 1x1")
     taken = first_channels(classifier) if channels is None else channels
-    with _evaluating(classifier):
+    with evaluating(classifier):
         rewriter = Rewriter(trace(classifier, (2, taken, *size)), classifier)
         dense = DenseClassifier(rewriter.dense(), size, taken, names, inputs).eval()
         dense.conformance = _checked(classifier, dense, rewriter)
@@ -200,7 +200,7 @@ def first_channels(classifier: nn.Module) -> int:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """In evaluation mode, then every part as it was."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

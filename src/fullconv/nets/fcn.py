@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fullconv.errors import GeometryError, OptionError, unknown_name
+from fullconv.nets.dense_classifier import DenseClassifier
 from fullconv.nets.head import Axes, Head, axes_of
 from fullconv.nets.normalise import Normalise
-from fullconv.nets.options import NetOptions
+from fullconv.nets.options import OWN, InputOptions, NetOptions
 from fullconv.nets.trunks import TRUNKS, Trunk
+from fullconv.nets.trunks.trunk import AnyTrunk
+from fullconv.nets.wired_trunk import WiredTrunk
 
 PAPER_PADDING = 100
 """Pixels around the input at the first convolution: enough for every size from 1x1 (Long et al., reference nets)."""
@@ -58,24 +61,40 @@ class FCN(nn.Module):
     An input with `log` is of positive numbers, such as depth in mm.
     Gives float32 scores (N, K, H, W); a mapping by task name if it has several.
 
+    Args:
+        options: the net.
+        trunk: instead of options, a classifier of one's own, whose layers up to the last and their weights the net
+            takes over.
+        classes, stride, ...: with `trunk`, as in `NetOptions`; default stride: the coarsest.
+
     Raises:
         OptionError: options that name no trunk or a stride that the trunk does not have.
         GeometryError: inputs of a wrong shape or type, or too little padding for their size.
     """
 
-    def __init__(self, options: NetOptions) -> None:
+    def __init__(
+        self,
+        options: NetOptions | None = None,
+        *,
+        trunk: DenseClassifier | None = None,
+        classes: int | Mapping[str, int] = 21,
+        stride: int | None = None,
+        **others: Any,
+    ) -> None:
         super().__init__()
-        if options.trunk not in TRUNKS:
-            raise unknown_name("trunk", options.trunk, TRUNKS)
+        own = None if trunk is None else WiredTrunk.of(trunk)
+        if options is None:
+            if own is None or trunk is None:
+                raise OptionError("neither options nor a trunk; give trunk= a classifier that was convolutionalised")
+            options = _own_options(own, trunk, classes, stride, others)
+        elif own is not None or others or stride is not None:
+            raise OptionError("options and a trunk; give one of the two")
         self.options = options
-        kind = TRUNKS[options.trunk]
-        padding = PAPER_PADDING if options.padding == "paper" else None
         self.early = options.fusion == "early" and len(options.inputs) > 1
-        channels = {name: i.channels for name, i in options.inputs.items()}
-        if self.early:
-            channels = {FUSED: sum(channels.values())}
-        trunks = {name: kind.build(c, padding, options.dropout, options.width) for name, c in channels.items()}
-        taps = next(iter(trunks.values())).taps
+        trunks = self._make_trunks(options)
+        if own is not None:
+            next(iter(trunks.values())).load_state_dict(own.state_dict())
+        taps = cast(AnyTrunk, next(iter(trunks.values()))).taps
         if options.stride not in taps:
             raise OptionError(
                 f"trunk {options.trunk!r} has no features of stride {options.stride}; "
@@ -94,6 +113,22 @@ class FCN(nn.Module):
             }
         )
         self.to_channels_last()
+
+    def _make_trunks(self, options: NetOptions) -> dict[str, Trunk] | dict[str, WiredTrunk]:
+        channels = {name: i.channels for name, i in options.inputs.items()}
+        if self.early:
+            channels = {FUSED: sum(channels.values())}
+        if options.trunk == OWN:
+            trunk = WiredTrunk.from_json(options.wiring)
+            ((name, count),) = channels.items()
+            if count != trunk.input_channels:
+                raise OptionError(f"{count} channels for a trunk of {trunk.input_channels}; give inputs of as many")
+            return {name: trunk}
+        if options.trunk not in TRUNKS:
+            raise unknown_name("trunk", options.trunk, TRUNKS)
+        padding = PAPER_PADDING if options.padding == "paper" else None
+        build = TRUNKS[options.trunk].build
+        return {name: build(count, padding, options.dropout, options.width) for name, count in channels.items()}
 
     def to_channels_last(self) -> None:
         """Lay the weights out as processors convolve fastest."""
@@ -115,7 +150,7 @@ class FCN(nn.Module):
             prepared = {FUSED: torch.cat(list(prepared.values()), dim=1)}
         first = next(iter(self._heads().values()))
         features = {
-            name: cast(Trunk, self.trunks[name]).features(
+            name: cast(AnyTrunk, self.trunks[name]).features(
                 image.contiguous(memory_format=torch.channels_last), first.strides, first.poolings
             )
             for name, image in prepared.items()
@@ -137,7 +172,7 @@ class FCN(nn.Module):
         The name is that of the tap, or of the pooling whose indices say where scores go.
         """
         head = self._heads()[task or next(iter(self.heads))]
-        trunk = cast(Trunk, next(iter(self.trunks.values())))
+        trunk = cast(AnyTrunk, next(iter(self.trunks.values())))
         coarsest = head.strides[0]
         streams = [(trunk.taps[coarsest], axes_of(trunk, coarsest))]
         for step in head.steps.values():
@@ -172,3 +207,28 @@ class FCN(nn.Module):
             if x[name].dtype != torch.uint8 and not x[name].is_floating_point():
                 raise GeometryError(f"input {name!r} is {x[name].dtype}; expected uint8 or float of 0..255")
         return {name: x[name] for name in wanted}
+
+
+def _own_options(
+    own: WiredTrunk,
+    dense: DenseClassifier,
+    classes: int | Mapping[str, int],
+    stride: int | None,
+    others: Mapping[str, Any],
+) -> NetOptions:
+    inputs: InputOptions | None = others.get("inputs", dense.inputs)
+    if inputs is None:
+        raise OptionError(
+            "the classifier's normalisation is not known; give inputs=InputOptions(mean, std), for values of 0..255"
+        )
+    tasks = {"semantic": classes} if isinstance(classes, int) else dict(classes)
+    return NetOptions(
+        **{
+            **others,
+            "trunk": OWN,
+            "stride": max(own.taps) if stride is None else stride,
+            "classes": tasks,
+            "inputs": {"image": inputs},
+            "wiring": own.to_json(),
+        }
+    )

@@ -7,11 +7,17 @@ the graph, so that it runs at other sizes too. What depends on the data itself i
 
 from __future__ import annotations
 
+import builtins
 import copy
 import inspect
+import operator
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,6 +26,17 @@ from torch.fx.node import Node, map_aggregate
 from fullconv.errors import GeometryError, one_line, shape_text
 
 Shape = tuple[int, ...]
+
+CONSTANT = "_tensor_constant"
+"""How torch.fx begins the names of tensors that a forward method makes, rather than computes or finds in its module."""
+
+ASSIGNMENTS = (
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod, operator.ipow,
+    operator.iand, operator.ior, operator.ixor,
+)  # fmt: skip
+"""What ``x += y`` and its like call. torch.fx by itself reads ``x = x + y``, which other names of x do not see."""
+
+_ONE_AT_A_TIME = threading.RLock()
 
 VALUE = "value"
 """Key in a node's meta: its value, with tensors on the meta device."""
@@ -42,10 +59,13 @@ class Traced:
     ends: Mapping[str, Node]
 
     def title(self, node: Node) -> str:
-        """A node's name: the dotted one of its module, or that of the operation in the graph."""
+        """A node's name: that of its module, or of the operation in the graph, behind that of the module it is in."""
+        name = str(node.target)
         if node.op != "call_module":
-            return node.name
-        return str(node.target).removeprefix(_prefix(self.root))
+            stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+            path, _ = list(stack.values())[-1]
+            name = f"{path}.{node.name}".removeprefix(".")
+        return name.removeprefix(_prefix(self.root))
 
     @classmethod
     def of(cls, module: nn.Module, shapes: Shape | Mapping[str, Shape]) -> Traced:
@@ -61,67 +81,109 @@ class Traced:
         Raises:
             GeometryError: a forward method that depends on data, or that fails at these shapes.
         """
-        with torch.device("meta"), torch.no_grad():
-            root = without_data(module)
-            parameters = inspect.signature(root.forward).parameters
-            if not isinstance(shapes, Mapping):
-                shapes = {next(iter(parameters), ""): shapes}
-            elif not set(shapes) <= set(parameters):
-                root = _ByName(root, list(shapes))
-                parameters = inspect.signature(root.forward).parameters
-            tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
-            values = {"*inputs": tuple(tensors.values())} if isinstance(root, _ByName) else tensors
-            fixed = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
-            fixed = {name: value for name, value in fixed.items() if name not in values}
-            tracer = _Tracer(values)
-            try:
-                graph = tracer.trace(root, fixed or None)
-            except GeometryError:
-                raise
-            except Exception as error:  # whatever a forward method raises
-                sizes = ", ".join(shape_text(shape) for shape in shapes.values())
-                raise GeometryError(
-                    f"{type(module).__name__} cannot be traced at {sizes} ({one_line(error)}); give the size that it "
-                    "takes, and let its control flow depend on shapes only"
-                ) from error
-        graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or in_place(node))
+        for name, part in module.named_modules():
+            hooks = (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
+            # Those of weight normalisation and pruning only make weights.
+            if any(not type(hook).__module__.startswith("torch.nn.utils.") for hook in hooks):
+                title = f"{name} ({type(part).__name__})" if name else type(part).__name__
+                raise GeometryError(f"{title} has a forward hook, which may change what it gives; remove it to trace")
+        try:
+            with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is computed when the module itself runs
+                return cls._of(module, shapes)
+        except GeometryError:
+            raise
+        except Exception as error:  # whatever a forward method raises
+            sizes = ", ".join(map(shape_text, shapes.values() if isinstance(shapes, Mapping) else [shapes]))
+            raise GeometryError(
+                f"{type(module).__name__} cannot be traced at {sizes} ({one_line(error)}); give the size that it "
+                "takes, and let its control flow depend on shapes only"
+            ) from error
+
+    @classmethod
+    def _of(cls, module: nn.Module, shapes: Shape | Mapping[str, Shape]) -> Traced:
+        root = without_data(module)
+        kind = next((p.dtype for p in root.parameters() if p.dtype.is_floating_point), None)
+        parameters = inspect.signature(root.forward).parameters
+        named = shapes if isinstance(shapes, Mapping) else {next(iter(parameters), "input"): shapes}
+        mapping = not set(named) <= set(parameters)
+        if mapping or any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters.values()):
+            root = _Held(root, list(named), mapping)
+        tensors = {name: torch.empty(shape, dtype=kind) for name, shape in named.items()}
+        values = {"*inputs": tuple(tensors.values())} if isinstance(root, _Held) else tensors
+        optional = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
+        fixed = {} if isinstance(root, _Held) else {name: v for name, v in optional.items() if name not in values}
+        tracer = _Tracer(values)
+        with _types_of_values():
+            graph = tracer.trace(root, fixed or None)
+        graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or _acts(node, root))
         starts = {node.target: node for node in graph.nodes if node.op == "placeholder" and node.target in values}
-        if isinstance(root, _ByName):
+        if isinstance(root, _Held):
             picks = {node.args[1]: node for node in starts["*inputs"].users}
-            starts = {name: picks[i] for i, name in enumerate(shapes) if i in picks}
+            starts = {name: picks[i] for i, name in enumerate(named) if i in picks}
         ends = {name.removeprefix(_prefix(root)): node for name, node in tracer.ends.items() if node in graph.nodes}
         return cls(graph, root, starts, ends)
 
 
-def in_place(node: Node) -> bool:
-    """Whether a call changes its first argument, as torch's names with a final underscore say."""
+def written(node: Node) -> Node | None:
+    """What a call changes in place: its first argument, as torch's names with a final underscore say, or `out`."""
+    if node.op not in ("call_function", "call_method"):
+        return None
+    if isinstance(node.kwargs.get("out"), Node):
+        return cast(Node, node.kwargs["out"])
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return node.op in ("call_function", "call_method") and name.endswith("_") and not name.startswith("_")
+    plain = getattr(node.target, "__module__", None) == "_operator"  # `operator.and_` is no such name
+    assigns = node.target in ASSIGNMENTS or (name.endswith("_") and not name.startswith("_") and not plain)
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    return first if assigns and isinstance(first, Node) else None
+
+
+def in_place(node: Node) -> bool:
+    """Whether a call changes one of its arguments."""
+    return written(node) is not None
+
+
+def _acts(node: Node, root: nn.Module) -> bool:
+    """Whether a call does more than give a value, so that it counts where nobody uses that."""
+    if node.op == "call_module":
+        return bool(getattr(root.get_submodule(str(node.target)), "inplace", False))
+    return in_place(node) or bool(node.kwargs.get("inplace"))
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors of a value: itself, or those of a tuple, list or mapping."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [each for part in value for each in tensors_of(part)] if isinstance(value, list | tuple) else []
 
 
 def without_data(module: nn.Module) -> nn.Module:
-    """A copy whose parameters and buffers are on the meta device."""
+    """A copy whose tensors are on the meta device: parameters, buffers and others that are held as attributes."""
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-    for buffer in module.buffers():
-        memo[id(buffer)] = buffer.to("meta")
+    for part in module.modules():
+        for tensor in tensors_of(vars(part)):
+            memo.setdefault(id(tensor), tensor.detach().to("meta"))
     return copy.deepcopy(module, memo)
 
 
-class _ByName(nn.Module):
-    """A module that takes one mapping, as one that takes its values."""
+class _Held(nn.Module):
+    """A module that takes one mapping, or any number of arguments, as one that takes its values in order."""
 
-    def __init__(self, module: nn.Module, names: list[str]) -> None:
+    def __init__(self, module: nn.Module, names: list[str], mapping: bool) -> None:
         super().__init__()
-        self.module, self.names = module, names
+        self.module, self.names, self.mapping = module, names, mapping
 
     def forward(self, *inputs: Tensor) -> Any:
-        return self.module({name: inputs[i] for i, name in enumerate(self.names)})
+        values = {name: inputs[i] for i, name in enumerate(self.names)}
+        return self.module(values) if self.mapping else self.module(*values.values())
 
 
 def _prefix(root: nn.Module) -> str:
-    return "module." if isinstance(root, _ByName) else ""
+    return "module." if isinstance(root, _Held) else ""
 
 
 class _Valued(fx.Proxy):
@@ -156,6 +218,9 @@ class _Valued(fx.Proxy):
     def __index__(self) -> int:
         return int(self._known())
 
+    def __round__(self, *digits: int) -> Any:
+        return round(self._known(), *digits)
+
     def __len__(self) -> int:
         return len(self.value)
 
@@ -166,6 +231,37 @@ class _Valued(fx.Proxy):
 
     def keys(self) -> Any:
         return self.value.keys()
+
+
+@contextmanager
+def _types_of_values() -> Iterator[None]:
+    """``isinstance(x, Tensor)`` and ``isinstance(size, int)`` in forward methods answer as they do without tracing.
+
+    Otherwise a net would silently take another way. It cannot be `__class__` that lies: torch's own code would believe
+    it, and so it is not told here either. For objects of all other types nothing changes.
+    """
+    with _ONE_AT_A_TIME:
+        plain = builtins.isinstance
+
+        def told(each: Any, kind: Any) -> bool:
+            if plain(each, kind) or type(each) is not _Valued:
+                return plain(each, kind)
+            caller = str(sys._getframe(1).f_globals.get("__name__"))
+            return caller.partition(".")[0] != "torch" and plain(vars(each).get("value"), kind)
+
+        builtins.isinstance = told
+        try:
+            yield
+        finally:
+            builtins.isinstance = plain
+
+
+def _assigning(operation: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda proxy, other: proxy.tracer.create_proxy("call_function", operation, (proxy, other), {})
+
+
+for _operation in ASSIGNMENTS:
+    setattr(_Valued, f"__{_operation.__name__}__", _assigning(_operation))
 
 
 class _Tracer(fx.Tracer):
@@ -182,6 +278,12 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: Node) -> fx.Proxy:
         return _Valued(node, self)
+
+    def create_node(self, kind: str, target: Any, *more: Any, **named: Any) -> Node:
+        node = super().create_node(kind, target, *more, **named)
+        if kind == "get_attr":  # also where a tensor is met as an argument
+            node.meta[VALUE] = self._compute(kind, target, (), {})
+        return node
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
         result: Any = super().create_proxy(kind, target, args, kwargs, *more, **named)
@@ -204,11 +306,6 @@ class _Tracer(fx.Tracer):
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "placeholder":
             return self.values.get(target, args[0] if args else None)
-        if kind == "get_attr":
-            found: Any = self.root
-            for name in target.split("."):
-                found = getattr(found, name)
-            return found
         if kind == "call_function":
             return target(*args, **kwargs)
         if kind == "call_method":
@@ -217,6 +314,9 @@ class _Tracer(fx.Tracer):
             return args[0]
         self.inside = True
         try:
+            if kind == "get_attr":
+                path, _, name = target.rpartition(".")
+                return getattr(self.root.get_submodule(path), name)
             return self.root.get_submodule(target).forward(*args, **kwargs)
         finally:
             self.inside = False

@@ -17,8 +17,7 @@ from fullconv import geometry
 from fullconv.errors import GeometryError
 from fullconv.geometry import Crop, Layer, Window
 from fullconv.nets.stacked import StackedUpsampling
-from fullconv.nets.trunks import Trunk
-from fullconv.nets.trunks.trunk import Features, Pooling
+from fullconv.nets.trunks.trunk import AnyTrunk, Features, Pooling
 from fullconv.nets.unpool import Unpooling
 from fullconv.nets.upsample import BilinearUpsampling, Interpolation, LearnedUpsampling, Upsampling
 
@@ -102,7 +101,7 @@ class Head(nn.Module):
     """
 
     def __init__(
-        self, classes: int, trunks: Mapping[str, Trunk], stride: int, upsampling: str, scales: Mapping[int, float]
+        self, classes: int, trunks: Mapping[str, AnyTrunk], stride: int, upsampling: str, scales: Mapping[int, float]
     ) -> None:
         super().__init__()
         self.scales = dict(scales)
@@ -242,7 +241,7 @@ def _pooled(pooling: Pooling) -> Axes:
     return [*rows, pooling.window], [*columns, pooling.window]
 
 
-def axes_of(trunk: Trunk, stride: int) -> Axes:
+def axes_of(trunk: AnyTrunk, stride: int) -> Axes:
     rows, columns = trunk.paths(stride)
     return list[Layer](rows), list[Layer](columns)
 

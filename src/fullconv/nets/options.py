@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -16,6 +18,9 @@ PADDINGS = ("same", "paper")
 UPSAMPLINGS = tuple(KINDS)
 FUSIONS = ("early", "late")
 ORDERS = ("rgb", "bgr")
+
+OWN = "own"
+"""The trunk's name where its steps are given."""
 
 RESERVED = {"fused", *dir(nn.ModuleDict())}
 """No names of inputs or tasks: modules are held by them, beside the container's own attributes."""
@@ -84,6 +89,7 @@ class NetOptions:
         width: factor on the trunk's channels, up to 4.
         scales: stride -> factor on the features that are scored at it; 1 where none is given. They balance the skips
             of nets trained all at once (Shelhamer et al. 2016, section 4.3).
+        wiring: of a trunk of one's own (`trunk` is then "own"), as `WiredTrunk.to_json` gives it; else empty.
     """
 
     trunk: str
@@ -96,6 +102,7 @@ class NetOptions:
     dropout: float = 0.5
     width: float = 1.0
     scales: Mapping[int, float] = field(default_factory=dict)
+    wiring: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for kind, name, choices in (
@@ -121,10 +128,30 @@ class NetOptions:
         if not _is_number(self.width, 0, 4) or self.width == 0:
             raise OptionError(f"width {self.width!r}; expected a number above 0 and at most 4")
         _check_scales(self.scales)
+        self._check_wiring()
+
+    def _check_wiring(self) -> None:
+        if not isinstance(self.wiring, Mapping) or (self.trunk == OWN) != bool(self.wiring):
+            has = "has" if self.wiring else "lacks"
+            raise OptionError(
+                f"trunk {self.trunk!r} {has} wiring; expected it of a trunk of one's own, and of no other"
+            )
+        if self.wiring and (self.padding != "same" or self.width != 1 or len(self.inputs) > 1):
+            raise OptionError("a trunk of one's own takes one input, at width 1 and with padding 'same'")
+
+    @property
+    def trunk_name(self) -> str:
+        """The trunk's name; that of one's own holds a digest of its steps, for only equal ones share weights."""
+        if self.trunk != OWN:
+            return self.trunk
+        return f"{OWN}-{hashlib.sha256(json.dumps(dict(self.wiring), sort_keys=True).encode()).hexdigest()[:8]}"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` inverts."""
-        return {**asdict(self), "scales": {str(stride): scale for stride, scale in self.scales.items()}}
+        value = {**asdict(self), "scales": {str(stride): scale for stride, scale in self.scales.items()}}
+        if not self.wiring:
+            del value["wiring"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> NetOptions:

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from math import ceil, floor, prod
 from typing import Any
 
 from torch import Tensor
-from torch.fx.node import Node
+from torch.fx.node import Node, map_arg
 
 from fullconv.errors import GeometryError
 from fullconv.fields import Fields
-from fullconv.geometry import Window
-from fullconv.nets.calls import POINTWISE, WINDOWS, Call, call_of, tensors_of
-from fullconv.nets.graph import VALUE, Shape, Traced, in_place
+from fullconv.nets.aliases import Aliases, changed, same_view
+from fullconv.nets.calls import POINTWISE, Call, call_of
+from fullconv.nets.dimensions import DIMENSIONS
+from fullconv.nets.effects import Effect, mixed
+from fullconv.nets.graph import CONSTANT, VALUE, Shape, Traced, tensors_of
+from fullconv.nets.resampling import RESAMPLING
 
 ROWS, COLUMNS = 0, 1
 
 Reads = tuple[Fields | None, Fields | None]
 """What the units of a map read along (rows, columns) of an input; None: all of it."""
+
+RULES = DIMENSIONS | RESAMPLING
+
+ELEMENTWISE = POINTWISE - RULES.keys()
+
+ATTENTION = (
+    "matmul", "bmm", "mm", "baddbmm", "einsum", "scaled_dot_product_attention", "multi_head_attention_forward",
+)  # fmt: skip
+"""Calls that weigh the positions of one map by another."""
+
+SHAPES_ONLY = ("expand_as", "type_as", "to")
+"""Calls that take no more than the shape or the type of their second tensor."""
+
+ATTENDS = "weighs all positions of the map against each other"
+CHANGES = "changes in place a part of the map that is read elsewhere, or what its module holds"
+CONSTANTS = "adds to the map a constant of its size"
+MADE = "uses a tensor that its forward method makes, which may follow the size of the map; make it a buffer"
+PLACES = "gives places in the map as numbers, which only a max_unpool2d that undoes it may use"
+TURNED = "joins maps whose rows and columns lie along different dimensions"
+UNKNOWN = "is not known to be local; a method `fields` of its module can say"
+WEIGHS = "takes its own numbers from the map"
 
 
 @dataclass(frozen=True)
@@ -42,25 +65,21 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Spot:
-    """A tensor's dimensions of rows and columns, and what it reads of the inputs."""
+    """A tensor's dimensions of rows and columns, and what it reads of the inputs: all, along what it has not."""
 
     axes: tuple[int | None, int | None]
     reads: Mapping[str, Reads]
 
-    def then(self, rows: Fields | None, columns: Fields | None) -> Spot:
-        """Behind a layer that reads this map so; None: all of it."""
+    def whole(self, axes: Iterable[int] = (ROWS, COLUMNS)) -> Spot:
+        """Of what reads all positions along some axes."""
+        mixed = set(axes)
         return replace(
             self,
-            reads={name: (_after(own[ROWS], rows), _after(own[COLUMNS], columns)) for name, own in self.reads.items()},
+            reads={
+                name: (None if ROWS in mixed else rows, None if COLUMNS in mixed else columns)
+                for name, (rows, columns) in self.reads.items()
+            },
         )
-
-
-def _after(reads: Fields | None, after: Fields | None) -> Fields | None:
-    return None if reads is None or after is None else reads.then(after)
-
-
-def _either(first: Fields | None, second: Fields | None) -> Fields | None:
-    return None if first is None or second is None else first | second
 
 
 class Reader:
@@ -71,391 +90,270 @@ class Reader:
         self.spots: dict[Node, Spot] = {}
         self.calls: dict[Node, Call] = {}
         self.obstacles: list[Obstacle] = []
+        self.held: set[Node] = set()  # what the module holds, and constants that come from it
         self.node: Node
         self.call: Call
 
     def read(self) -> None:
         """Fill `spots`, `calls` and `obstacles`."""
         starts = {node: name for name, node in self.traced.inputs.items()}
+        aliases = Aliases()
         for node in self.traced.graph.nodes:
+            tensors, sources = tensors_of(node.meta.get(VALUE)), _tensor_nodes(node)
+            if not tensors:  # numbers, and the output
+                continue
             if node in starts:
-                rank = node.meta[VALUE].ndim
-                self.spots[node] = Spot((rank - 2, rank - 1), {starts[node]: (Fields(), Fields())})
-            elif node.op.startswith("call_"):
-                self._read(node)
+                self.spots[node] = _start(starts[node], tensors[0].ndim)
+            elif any(each in self.spots for each in sources):
+                self.node, self.call = node, call_of(node, self.traced.root)
+                self.spots[node], self.calls[node] = self._spot(sources), self.call
+                target = changed(node, self.call)
+                if target is not None:
+                    self._change(target, aliases)
+            elif self.held.issuperset(sources) if sources else _is_held(node):
+                self.held.add(node)
+            aliases.add(node)
 
-    def _read(self, node: Node) -> None:
-        sources = [self.spots[n] for n in node.all_input_nodes if n in self.spots]
-        if not sources or not tensors_of(node.meta[VALUE]):  # shapes and constants
-            return
-        self.node, self.call = node, call_of(node, self.traced.root)
-        own = getattr(self.call.layer, "fields", None)
-        if own is not None:
-            arguments = [each.meta[VALUE] if isinstance(each, Node) else each for each in node.args]
-            spot = sources[0].then(*own(*arguments))
-        elif self.call.name in POINTWISE:
-            spot = self._join(node.all_input_nodes)
-        elif self.call.name in WINDOWS:
-            spot = self._window(sources)
-        else:
-            spot = HANDLERS.get(self.call.name, Reader._unknown)(self, sources[0])
-        self.spots[node] = spot
-        if in_place(node) and isinstance(node.args[0], Node):
-            self.spots[node.args[0]] = spot
-        self.calls[node] = self.call
+    # What comes out of the present node.
 
-    def _obstacle(self, reason: str) -> None:
-        self.obstacles.append(Obstacle(self.traced.title(self.node), self.call.title, reason))
-
-    # Every handler gives the spot of the output; `self.node` and `self.call` say of what.
+    def _spot(self, sources: Sequence[Node]) -> Spot:
+        node, call = self.node, self.call
+        first = node.args[0] if node.args else node.kwargs.get("input")
+        if call.name in ("cat", "stack"):
+            return self._joined_along(sources)
+        if call.name in ELEMENTWISE and isinstance(node.meta[VALUE], Tensor):
+            return self._joined(sources)
+        if not isinstance(first, Node) or first not in self.spots:  # a map among the weights
+            return self._unknown(sources)
+        if not isinstance(first.meta[VALUE], Tensor):
+            return self._element(first)
+        if hasattr(call.layer, "fields"):
+            return self._told(first, sources[1:])
+        if call.name in ATTENTION:
+            return self._attention(first, sources[1:])
+        if call.name == "max_unpool2d":
+            return self._unpooled(sources)
+        if isinstance(call.options.get("dim"), Tensor):  # the maximum of two maps
+            return self._joined(sources)
+        rule = RULES.get(call.name)
+        effects = None if rule is None else rule(call, self._shape(first), self._shape())
+        if effects is None:
+            return self._unknown(sources)
+        others = () if call.name in SHAPES_ONLY else sources[1:]
+        return self._weighed(self._after(first, effects), others)
 
     def _shape(self, node: Node | None = None) -> Shape:
         return tuple(tensors_of((node or self.node).meta[VALUE])[0].shape)
 
-    def _source(self) -> Shape:
-        """Shape of the first input."""
-        return self._shape(next(n for n in self.node.all_input_nodes if n in self.spots))
+    def _obstacle(self, reason: str) -> None:
+        self.obstacles.append(Obstacle(self.traced.title(self.node), self.call.title, reason))
 
-    def _whole(self, spot: Spot, axes: Iterable[int], reason: str) -> Spot:
-        """All positions along some axes are mixed."""
-        mixed = {axis for axis in axes if any(reads[axis] is not None for reads in spot.reads.values())}
-        if mixed:
+    def _after(self, node: Node, effects: Sequence[Effect]) -> Spot:
+        """Behind a call with these effects on the dimensions of a tensor."""
+        spot = self.spots[node]
+        one, other = (Effect(None, None) if dim is None else effects[dim] for dim in spot.axes)
+        shape = self._shape(node)
+        reasons = [each.reason for a, each in enumerate((one, other)) if each.reason and self._spread(spot, shape, a)]
+        for reason in dict.fromkeys(reasons):
             self._obstacle(reason)
-        return spot.then(*(None if axis in mixed else Fields() for axis in (ROWS, COLUMNS)))
+        reads = {
+            name: (self._then(rows, one.fields), self._then(columns, other.fields))
+            for name, (rows, columns) in spot.reads.items()
+        }
+        return Spot((one.to, other.to), reads)
 
-    def _unknown(self, spot: Spot) -> Spot:
-        whole = self._whole(spot, (ROWS, COLUMNS), "is not known to be local; a method `fields` of its module can say")
-        rank = len(self._shape())
-        return replace(whole, axes=spot.axes if rank == len(self._source()) else (None, None))
+    def _spread(self, spot: Spot, shape: Shape, axis: int) -> bool:
+        """Whether a tensor has positions along an axis that can be told apart: else nothing happens to them."""
+        dim = spot.axes[axis]
+        return (dim is not None and shape[dim] > 1) or any(reads[axis] is not None for reads in spot.reads.values())
 
-    def _join(self, nodes: Sequence[Node]) -> Spot:
-        """Elementwise, with broadcasting."""
-        shape = self._shape()
-        tensors = [node for node in nodes if isinstance(node.meta[VALUE], Tensor)]
-        joined: Spot | None = None
-        for node in tensors:
-            own = self._shape(node)
-            behind = len(shape) - len(own)
-            if node in self.spots:
-                spot = self.spots[node]
-                axes = _moved(spot.axes, behind)
-                spread = [a for a, dim in enumerate(axes) if dim is not None and own[dim - behind] == 1 != shape[dim]]
-                spot = self._whole(replace(spot, axes=axes), spread, "spreads one value over the whole map")
-                joined = spot if joined is None else self._union(joined, spot)
-        if joined is None:
-            raise GeometryError(f"{self.node.name} joins no tensors of the net")
-        for node in tensors:
-            if node not in self.spots:
-                own = self._shape(node)
-                dims = [len(own) - len(shape) + dim for dim in joined.axes if dim is not None]
-                if any(dim >= 0 and own[dim] > 1 for dim in dims):
-                    joined = self._whole(joined, (ROWS, COLUMNS), "adds to the map a constant of its size")
-        return joined
+    def _then(self, reads: Fields | None, after: Fields | None) -> Fields | None:
+        try:
+            return None if reads is None or after is None else reads.then(after)
+        except GeometryError as error:
+            self._obstacle(str(error))
+            return None
 
     def _union(self, first: Spot, second: Spot) -> Spot:
-        axes = tuple(a if b is None else b for a, b in zip(first.axes, second.axes, strict=True))
+        """Of a tensor that reads what both read."""
+        axes = [a if b is None else b for a, b in zip(first.axes, second.axes, strict=True)]
+        turned = any(None not in pair and len(set(pair)) > 1 for pair in zip(first.axes, second.axes, strict=True))
+        if turned:
+            self._obstacle(TURNED)
         reads = dict(first.reads)
-        for name, other in second.reads.items():
-            if name not in reads:
-                reads[name] = other
-                continue
-            try:
-                own = reads[name]
-                reads[name] = (_either(own[ROWS], other[ROWS]), _either(own[COLUMNS], other[COLUMNS]))
-            except GeometryError as error:
-                self._obstacle(str(error))
-                reads[name] = (None, None)
-        return Spot((axes[ROWS], axes[COLUMNS]), reads)
+        for name, (rows, columns) in second.reads.items():
+            own = reads.get(name, (rows, columns))
+            reads[name] = (self._either(own[ROWS], rows), self._either(own[COLUMNS], columns))
+        joined = Spot((axes[ROWS], axes[COLUMNS]), reads)
+        return joined.whole() if turned else joined
 
-    def _window(self, sources: Sequence[Spot]) -> Spot:
-        spot = sources[0]
-        for other in sources[1:] if self.call.name == "max_unpool2d" else ():
-            spot = self._union(spot, other)
-        if None in spot.axes:
-            return self._unknown(spot)
-        rows, columns = (Fields.of(window) for window in self.call.windows())
-        mode = self.call.options.get("padding_mode", "zeros")
-        if mode == "circular":
-            return self._whole(spot, (ROWS, COLUMNS), "pads with the opposite side of the map")
-        if mode != "zeros":
-            spot = spot.then(*(_mirrored(window.padding, window.padding) for window in self.call.windows()))
-            rows, columns = (Fields.of(replace(window, padding=0)) for window in self.call.windows())
-        return spot.then(rows, columns)
+    def _either(self, first: Fields | None, second: Fields | None) -> Fields | None:
+        try:
+            return None if first is None or second is None else first | second
+        except GeometryError as error:
+            self._obstacle(str(error))
+            return None
 
-    def _pad(self, spot: Spot) -> Spot:
-        sides = self.call.options["pad"]
-        sides = [sides] * 4 if isinstance(sides, int) else list(sides)
-        mode = self.call.options.get("mode", "constant")
-        fields = []
-        for axis in (ROWS, COLUMNS):
-            dim = spot.axes[axis]
-            place = None if dim is None else 2 * (len(self._shape()) - 1 - dim)
-            start, stop = (0, 0) if place is None or place >= len(sides) else (sides[place], sides[place + 1])
-            plain = mode == "constant" or start == stop == 0
-            fields.append(Fields((-start,), (1 - start,)) if plain else _mirrored(start, stop))
-        if mode == "circular":
-            return self._whole(spot, (ROWS, COLUMNS), "pads with the opposite side of the map")
-        return spot.then(*fields)
+    def _unknown(self, sources: Sequence[Node], reason: str = UNKNOWN) -> Spot:
+        """Reads all of everything."""
+        maps = [node for node in sources if node in self.spots]
+        if any(self._spread(self.spots[node], self._shape(node), a) for node in maps for a in (ROWS, COLUMNS)):
+            self._obstacle(reason)
+        value = self.node.meta[VALUE]
+        alike = isinstance(value, Tensor) and value.ndim == len(self._shape(maps[0]))
+        names = [name for node in maps for name in self.spots[node].reads]
+        return Spot(self.spots[maps[0]].axes if alike else (None, None), dict.fromkeys(names, (None, None)))
 
-    def _adaptive(self, spot: Spot) -> Spot:
-        fields: list[Fields | None] = []
-        for axis in (ROWS, COLUMNS):
-            dim = spot.axes[axis]
-            if dim is None:
-                return self._unknown(spot)
-            size, cells = self._source()[dim], self._shape()[dim]
-            fields.append(None if cells == 1 else adaptive_fields(size, cells))
-        if None in fields:
-            return self._whole(spot, [a for a, f in enumerate(fields) if f is None], "pools over the whole map").then(
-                *(f or Fields() for f in fields)
-            )
-        if self.call.options.get("output_size") not in ((None, None), None):
-            self._obstacle("has windows that grow with the map")
-        return spot.then(*fields)
+    # Calls of several tensors.
 
-    def _interpolate(self, spot: Spot) -> Spot:
-        options, fields = self.call.options, []
-        mode = options.get("mode", "nearest")
-        if mode not in ("nearest", "nearest-exact", "bilinear", "bicubic", "area") or options.get("antialias"):
-            return self._unknown(spot)
-        scales = options.get("scale_factor")
-        fixed = options.get("recompute_scale_factor") or scales is None
-        for axis in (ROWS, COLUMNS):
-            dim = spot.axes[axis]
-            if dim is None:
-                return self._unknown(spot)
-            size, cells = self._source()[dim], self._shape()[dim]
-            scale = None if fixed else scales[axis] if isinstance(scales, list | tuple) else scales
-            ratio = Fraction(size, cells) if scale is None else 1 / Fraction(str(float(scale))).limit_denominator(4096)
-            corners = bool(options.get("align_corners")) and mode in ("bilinear", "bicubic")
-            if corners:
-                ratio = Fraction(size - 1, cells - 1) if cells > 1 else Fraction(0)
-            if ratio == 0:
-                return self._whole(spot, (ROWS, COLUMNS), "spreads one value over the whole map")
-            if corners or (1 not in (ratio.numerator, ratio.denominator) and scale is None):
-                self._obstacle(f"resizes by a ratio that depends on the size of the map ({1 / ratio} here)")
-            fields.append(adaptive_fields(size, cells) if mode == "area" else _resampled(ratio, mode, corners))
-        return spot.then(*fields)
+    def _joined(self, sources: Sequence[Node]) -> Spot:
+        """Elementwise, with broadcasting."""
+        shape = self._shape()
+        maps = [node for node in sources if node in self.spots]
+        spots = [self._after(node, DIMENSIONS["expand"](self.call, self._shape(node), shape) or ()) for node in maps]
+        joined = self._union_of(spots)
+        for node in sources:
+            behind = len(shape) - len(self._shape(node))
+            axes = self.spots[node].axes if node in self.spots else (None, None)
+            for dim, own in zip(joined.axes, axes, strict=True):
+                here = -1 if dim is None else dim - behind
+                if here >= 0 and here != own and self._shape(node)[here] > 1:
+                    return self._refused(joined, CONSTANTS)
+        return self._weighed(joined, [node for node in sources if node not in self.spots])
 
-    def _mixing(self, spot: Spot) -> Spot:
-        """Along some dimensions, which may vanish."""
-        rank, shape = len(self._source()), self._shape()
-        given = next((self.call.options[key] for key in ("dim", "dims", "axis") if key in self.call.options), None)
-        if self.call.name in ("layer_norm", "rms_norm"):
-            normalized = self.call.options["normalized_shape"]
-            given = range(-(1 if isinstance(normalized, int) else len(normalized)), 0)
-        elif self.call.name == "linear":
-            given = -1
-        elif self.call.name == "normalize" and given is None:
-            given = 1
-        elif isinstance(given, Tensor):  # max(x, other) of two tensors
-            return self._join(self.node.all_input_nodes)
-        dims = range(rank) if given is None else [given] if isinstance(given, int) else given
-        dims = {dim % rank for dim in dims}
-        mixed = [axis for axis in (ROWS, COLUMNS) if spot.axes[axis] in dims]
-        spot = self._whole(spot, mixed, "mixes all positions of the map")
-        if len(shape) == rank:
-            return spot
-        kept = [dim for dim in range(rank) if dim not in dims]
-        axes = [kept.index(dim) if dim in kept else None for dim in spot.axes]
-        return replace(spot, axes=(axes[ROWS], axes[COLUMNS]))
+    def _joined_along(self, sources: Sequence[Node]) -> Spot:
+        """One behind the other, along a dimension that is there or a new one."""
+        rank = len(self._shape())
+        at = self.call.options.get("dim", 0) % rank
+        spots = []
+        for node in sources:
+            if node in self.spots:
+                new = self.call.name == "stack"
+                effects = [Effect(dim + (new and dim >= at)) for dim in range(rank - new)]
+                spots.append(self._after(node, effects))
+        joined = self._union_of(spots)
+        if at in joined.axes:
+            self._obstacle("puts maps side by side")
+            joined = joined.whole([joined.axes.index(at)])
+        return joined if len(spots) == len(sources) else self._refused(joined, CONSTANTS)
 
-    def _reshape(self, spot: Spot) -> Spot:
-        """Dimensions of rows and columns survive where what comes before and their own size stay."""
-        old, new = self._source(), self._shape()
-        axes: list[int | None] = []
-        after = -1
-        for dim in spot.axes:
-            found = None
-            if dim is not None:
-                before = prod(old[:dim])
-                places = [q for q in range(len(new)) if prod(new[:q]) == before and new[q] == old[dim] and q > after]
-                found = places[-1] if places else None
-                after = after if found is None else found
-            axes.append(found)
-        lost = [axis for axis in (ROWS, COLUMNS) if axes[axis] is None and spot.axes[axis] is not None]
-        spot = self._whole(spot, lost, "takes the map apart into a row of numbers")
-        return replace(spot, axes=(axes[ROWS], axes[COLUMNS]))
-
-    def _permute(self, spot: Spot) -> Spot:
-        rank = len(self._source())
-        options = self.call.options
-        if self.call.name == "transpose":
-            order = list(range(rank))
-            first, second = options["dim0"] % rank, options["dim1"] % rank
-            order[first], order[second] = order[second], order[first]
-        else:
-            order = [dim % rank for dim in options["dims"]]
-        axes = [None if dim is None else order.index(dim) for dim in spot.axes]
-        return replace(spot, axes=(axes[ROWS], axes[COLUMNS]))
-
-    def _cat(self, _: Spot) -> Spot:
-        spot = self._union_of_all()
-        dim = self.call.options.get("dim", 0) % len(self._shape())
-        if dim in spot.axes:
-            return self._whole(spot, [spot.axes.index(dim)], "puts maps side by side")
-        return spot
-
-    def _stack(self, _: Spot) -> Spot:
-        spot = self._union_of_all()
-        dim = self.call.options.get("dim", 0) % len(self._shape())
-        axes = [None if at is None else at + (at >= dim) for at in spot.axes]
-        return replace(spot, axes=(axes[ROWS], axes[COLUMNS]))
-
-    def _union_of_all(self) -> Spot:
-        spots = [self.spots[node] for node in self.node.all_input_nodes if node in self.spots]
+    def _union_of(self, spots: Sequence[Spot]) -> Spot:
         joined = spots[0]
-        for other in spots[1:]:
-            joined = self._union(joined, other)
+        for spot in spots[1:]:
+            joined = self._union(joined, spot)
         return joined
 
-    def _parts(self, spot: Spot) -> Spot:
-        """Chunks along a dimension, all of one spot."""
-        parts = tensors_of(self.node.meta[VALUE])
-        for axis, dim in enumerate(spot.axes):
-            if dim is not None and (parts[0].ndim != len(self._source()) or parts[0].shape[dim] != self._source()[dim]):
-                return self._unknown(self._whole(spot, [axis], "cuts the map into parts"))
+    def _refused(self, spot: Spot, reason: str) -> Spot:
+        self._obstacle(reason)
+        return spot.whole()
+
+    def _weighed(self, spot: Spot, others: Sequence[Node]) -> Spot:
+        """By weights and other numbers, which are no maps."""
+        for node in others:
+            if node in self.spots:
+                own = self._unknown([node], WEIGHS)
+                spot = self._union(spot, Spot((None, None), own.reads))
+            elif node not in self.held and any(self._spread(spot, self._shape(), a) for a in (ROWS, COLUMNS)):
+                spot = self._refused(spot, MADE)
         return spot
 
-    def _item(self, spot: Spot) -> Spot:
-        """Slices of a tensor, or an element of a tuple."""
-        source, index = self.node.args
-        if not isinstance(source, Node) or not isinstance(source.meta[VALUE], Tensor):
-            return spot
-        plain = _values(index)
-        items = list(plain) if isinstance(plain, tuple) else [plain]
-        shape = self._shape(source)
-        if any(not (item is None or item is Ellipsis or isinstance(item, int | slice)) for item in items):
-            return self._unknown(spot)
-        if Ellipsis in items:
-            at = items.index(Ellipsis)
-            taken = len([item for item in items if item is not None]) - 1
-            items[at : at + 1] = [slice(None)] * (len(shape) - taken)
-        axes: list[int | None] = [None, None]
-        dim = new = 0
-        for item in [*items, *[slice(None)] * len(shape)]:
-            if item is None:
-                new += 1
-                continue
-            if dim == len(shape):
-                break
-            if dim in spot.axes:
-                axis = spot.axes.index(dim)
-                if isinstance(item, int):
-                    spot = self._whole(spot, [axis], "picks single positions of the map")
-                else:
-                    start, _, step = item.indices(shape[dim])
-                    pick = Fields((start,), (start + 1,), step)
-                    spot = spot.then(*(pick if axis == a else Fields() for a in (ROWS, COLUMNS)))
-                    axes[axis] = new
-            dim += 1
-            new += isinstance(item, slice)
-        return replace(spot, axes=(axes[ROWS], axes[COLUMNS]))
+    def _attention(self, first: Node, others: Sequence[Node]) -> Spot:
+        if self.call.name in ("matmul", "mm") and self.held.issuperset(others):  # a linear layer
+            rank = len(self._shape(first))
+            effects = mixed(rank, [rank - 1])
+            if len(self._shape()) < rank:
+                effects[-1] = replace(effects[-1], to=None)
+            return self._after(first, effects)
+        return replace(self._unknown([first, *others], ATTENDS), axes=(None, None))
 
-    def _shuffle(self, spot: Spot) -> Spot:
-        """Pixels from channels, or the reverse."""
-        if None in spot.axes:
-            return self._unknown(spot)
-        up = self.call.name == "pixel_shuffle"
-        large, small = (self._shape(), self._source()) if up else (self._source(), self._shape())
-        factor = large[spot.axes[ROWS]] // small[spot.axes[ROWS]]  # type: ignore[index]  # not None
-        window = Fields.of(Window(factor, factor, transposed=up))
-        return spot.then(window, window)
+    # Calls of modules that tell, and of tuples.
 
-    def _batch_norm(self, spot: Spot) -> Spot:
-        if self.call.options.get("training"):
-            return self._whole(
-                spot, (ROWS, COLUMNS), "takes statistics of the batch in training mode; call eval() first"
+    def _told(self, first: Node, others: Sequence[Node]) -> Spot:
+        """By a module's method `fields`."""
+        arguments, options = map_arg((self.node.args, self.node.kwargs), lambda node: node.meta[VALUE])
+        tell: Any = getattr(self.call.layer, "fields", None)
+        told = tell(*arguments, **options)
+        if not isinstance(told, tuple) or len(told) != 2 or not all(isinstance(each, Fields) for each in told):
+            raise GeometryError(
+                f"{self.traced.title(self.node)} ({self.call.title}) has a method `fields` that gives {told!r}; "
+                "expected a pair of fullconv.fields.Fields, of rows and columns"
             )
+        rank = len(self._shape(first))
+        effects = [Effect(dim) for dim in range(rank)]
+        effects[-2:] = [Effect(rank - 2, told[ROWS]), Effect(rank - 1, told[COLUMNS])]
+        if self.spots[first].axes != (rank - 2, rank - 1) or len(self._shape()) != rank:
+            return self._unknown([first, *others])
+        return self._weighed(self._after(first, effects), others)
+
+    def _element(self, first: Node) -> Spot:
+        """Of several tensors, which all read the same."""
+        spot = self.spots[first]
+        if self.node.meta[VALUE].ndim != len(self._shape(first)):
+            return self._unknown([first])
+        pooling = self.calls[first].name in ("max_pool2d", "adaptive_max_pool2d")
+        if pooling and self.node.args[1] != 0 and any(not self._unpools(user) for user in self.node.users):
+            return self._refused(spot, PLACES)
         return spot
 
-    def _statistics(self, spot: Spot) -> Spot:
-        return self._whole(spot, (ROWS, COLUMNS), "normalises by statistics of the whole map")
+    def _unpools(self, node: Node) -> bool:
+        return node.op != "output" and call_of(node, self.traced.root).name == "max_unpool2d"
 
-    def _attention(self, _: Spot) -> Spot:
-        whole = self._whole(self._union_of_all(), (ROWS, COLUMNS), "weighs all positions of the map against each other")
-        return replace(whole, axes=(None, None))
+    def _unpooled(self, sources: Sequence[Node]) -> Spot:
+        """At the very places, in the very windows, that a pooling found."""
+        values, places = sources[0], sources[-1]
+        pool = places.args[0] if places.target is operator.getitem else None
+        found = self.calls.get(pool) if isinstance(pool, Node) else None
+        if not isinstance(pool, Node) or found is None or found.name != "max_pool2d":
+            return self._unknown(sources)
+        windows = [replace(window, transposed=False) for window in self.call.windows()]
+        undone = [replace(window, ceil=False) for window in found.windows()]
+        sizes = self._shape(_tensor_nodes(pool)[0]), self._shape(places)
+        if windows != undone or sizes != (self._shape(), self._shape(values)):
+            return self._unknown(sources)
+        effects = RESAMPLING["max_unpool2d"](self.call, self._shape(values), self._shape()) or ()
+        return self._union(self._after(values, effects), self._after(places, effects))
 
-    def _expand(self, spot: Spot) -> Spot:
-        old, new = self._source(), self._shape()
-        behind = len(new) - len(old)
-        axes = _moved(spot.axes, behind)
-        spread = [a for a, dim in enumerate(axes) if dim is not None and old[dim - behind] != new[dim]]
-        spot = self._whole(spot, spread, "spreads one value over the whole map")
-        return replace(spot, axes=axes)
+    # What changes behind the present node's back.
 
+    def _change(self, target: Node, aliases: Aliases) -> None:
+        """Of a tensor in place, and with it of all that share its memory."""
+        before, after = self.spots.get(target), self.spots[self.node]
+        refused = target in self.held
+        for node in aliases.of(target):
+            spot = self.spots.get(node)
+            if same_view(node, target):
+                self.spots[node] = after
+            elif before is not None and spot is not None and self._parallel(node, target, before):
+                self.spots[node] = self._union(spot, Spot((None, None), after.reads))
+            elif aliases.used_after(node, self.node):
+                refused = True
+                self.spots[node] = after.whole()
+        if refused:
+            self._obstacle(CHANGES)
 
-Handler = Callable[[Reader, Spot], Spot]
-
-HANDLERS: dict[str, Handler] = {
-    name: handler
-    for names, handler in (
-        ("adaptive_avg_pool2d adaptive_max_pool2d", Reader._adaptive),
-        ("mean sum amax amin max min std var norm prod logsumexp argmax", Reader._mixing),
-        ("softmax log_softmax softmin normalize layer_norm rms_norm linear", Reader._mixing),
-        ("cumsum flip roll sort topk unbind", Reader._mixing),
-        ("view reshape flatten unflatten squeeze unsqueeze", Reader._reshape),
-        ("permute transpose", Reader._permute),
-        ("chunk split tensor_split", Reader._parts),
-        ("pixel_shuffle pixel_unshuffle", Reader._shuffle),
-        ("group_norm instance_norm", Reader._statistics),
-        ("matmul bmm mm baddbmm einsum scaled_dot_product_attention", Reader._attention),
-        ("multi_head_attention_forward", Reader._attention),
-        ("expand expand_as broadcast_to", Reader._expand),
-        ("batch_norm", Reader._batch_norm),
-        ("cat", Reader._cat),
-        ("stack", Reader._stack),
-        ("getitem", Reader._item),
-        ("interpolate", Reader._interpolate),
-        ("pad", Reader._pad),
-    )
-    for name in names.split()
-}
-"""What is neither elementwise nor a window."""
-
-
-def adaptive_fields(size: int, cells: int) -> Fields:
-    """The windows of an adaptive pooling of `size` inputs to `cells`: cell i reads [floor(i n / m), ceil((i+1) n / m)).
-
-    >>> adaptive_fields(13, 6).field.size, adaptive_fields(13, 6).stride
-    (3, Fraction(13, 6))
-    """
-    ratio = Fraction(size, cells)
-    units = range(ratio.denominator)
-    return Fields(tuple(floor(i * ratio) for i in units), tuple(ceil((i + 1) * ratio) for i in units), ratio.numerator)
+    def _parallel(self, node: Node, target: Node, before: Spot) -> bool:
+        """Whether units of the same number in both are the same place."""
+        spot = self.spots[node]
+        sizes = [
+            [None if dim is None else self._shape(each)[dim] for dim in axes]
+            for each, axes in ((node, spot.axes), (target, before.axes))
+        ]
+        return sizes[0] == sizes[1] and spot.reads == before.reads
 
 
-def _resampled(ratio: Fraction, mode: str, corners: bool) -> Fields:
-    """Interpolation: unit i lies at ratio i if corners are aligned, else half a pixel off at ratio (i + 1/2) - 1/2."""
-    starts, stops = [], []
-    half = Fraction(1, 2)
-    for unit in range(ratio.denominator):
-        if mode == "nearest":
-            first = last = floor(unit * ratio)
-        elif mode == "nearest-exact":
-            first = last = floor((unit + half) * ratio)
-        else:
-            place = unit * ratio if corners else (unit + half) * ratio - half
-            wide = mode == "bicubic" and place.denominator > 1
-            first, last = floor(place) - wide, ceil(place) + wide
-        starts.append(first)
-        stops.append(last + 1)
-    return Fields(tuple(starts), tuple(stops), ratio.numerator)
+def _start(name: str, rank: int) -> Spot:
+    """Of an input: a map has its rows and columns last, a vector none."""
+    if rank < 3:
+        return Spot((None, None), {name: (None, None)})
+    return Spot((rank - 2, rank - 1), {name: (Fields(), Fields())})
 
 
-def _mirrored(start: int, stop: int) -> Fields:
-    """Padding by reflection or repetition: units near either end read back into the map, and count for all."""
-    return Fields((-start - 2 * stop,), (start + 1,))
+def _is_held(node: Node) -> bool:
+    return node.op == "get_attr" and CONSTANT not in str(node.target)
 
 
-def _moved(axes: tuple[int | None, int | None], by: int) -> tuple[int | None, int | None]:
-    rows, columns = axes
-    return None if rows is None else rows + by, None if columns is None else columns + by
-
-
-def _values(index: Any) -> Any:
-    if isinstance(index, Node):
-        return index.meta[VALUE]
-    if isinstance(index, slice):
-        return slice(*(_values(each) for each in (index.start, index.stop, index.step)))
-    return tuple(map(_values, index)) if isinstance(index, tuple) else index
+def _tensor_nodes(node: Node) -> list[Node]:
+    """The tensors that a call is given, in order, as often as it is given them."""
+    found: list[Node] = []
+    map_arg((node.args, node.kwargs), found.append)
+    return [each for each in found if tensors_of(each.meta[VALUE])]

@@ -18,8 +18,9 @@ from torch.fx.node import Node
 from fullconv.errors import GeometryError
 from fullconv.fields import Fields
 from fullconv.geometry import Window
-from fullconv.nets.calls import WINDOWS, tensors_of
-from fullconv.nets.graph import VALUE, Shape, Traced
+from fullconv.nets.calls import WINDOWS
+from fullconv.nets.graph import VALUE, Shape, Traced, tensors_of
+from fullconv.nets.invariance import follows_size
 from fullconv.nets.reader import Obstacle, Reader, Reads
 
 
@@ -66,7 +67,7 @@ class TracedLayer:
         return rows, columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """The geometry of a module.
 
@@ -81,6 +82,15 @@ class Trace:
     obstacles: tuple[Obstacle, ...]
     traced: Traced
     shapes: Mapping[str, Shape]
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self.layers)} layers, {len(self.obstacles)} obstacles)"
+
+    def __str__(self) -> str:
+        """A table."""
+        from fullconv.receptive import text
+
+        return text(self)
 
     @property
     def output(self) -> TracedLayer:
@@ -131,6 +141,7 @@ def trace(module: nn.Module, shapes: Shape | Mapping[str, Shape]) -> Trace:
     traced = Traced.of(module, shapes)
     reader = Reader(traced)
     reader.read()
+    obstacles = reader.obstacles or follows_size(module, shapes, reader)
     layers = [
         TracedLayer(
             traced.title(node),
@@ -145,8 +156,9 @@ def trace(module: nn.Module, shapes: Shape | Mapping[str, Shape]) -> Trace:
         for node, call in reader.calls.items()
     ]
     output = next(node for node in traced.graph.nodes if node.op == "output")
-    last = next((layer for layer in layers if layer.node in output.all_input_nodes), None)
+    by_node = {layer.node: layer for layer in layers}
+    last = next((by_node[node] for node in output.all_input_nodes if node in by_node), None)
     if last is None:
         raise GeometryError(f"{type(module).__name__} returns no tensor that it computes from its input")
     inputs = {name: tuple(node.meta[VALUE].shape) for name, node in traced.inputs.items()}
-    return Trace((*(layer for layer in layers if layer is not last), last), tuple(reader.obstacles), traced, inputs)
+    return Trace((*(layer for layer in layers if layer is not last), last), tuple(obstacles), traced, inputs)

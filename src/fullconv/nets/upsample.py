@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fullconv.fields import Fields
 from fullconv.geometry import Window
 
 Interval = tuple[int, int]
@@ -111,6 +112,12 @@ class Upsampling(nn.Module):
             # `max` gives the first of equal maxima too, and is ten times faster than `argmax` along this axis.
             labels[top - rows[0] : bottom - rows[0]] = scores.max(0).indices
         return labels
+
+    def fields(self, _: Tensor, rows: Interval, columns: Interval) -> tuple[Fields, Fields]:
+        """The cells that the outputs read (see `fullconv.nets.trace`)."""
+        every = Fields.of(self.window)
+        down, right = (every.then(Fields((start,), (start + 1,))) for start, _ in (rows, columns))
+        return down, right
 
     def extra_repr(self) -> str:
         return f"{self.maps}, kernel_size={self.window.kernel}, stride={self.window.stride}"

@@ -7,6 +7,7 @@ plain JSON that may call nothing but the layers and functions listed here.
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,25 +19,79 @@ from torch import Tensor, nn
 from torch.fx.node import Node
 
 from fullconv.errors import GeometryError
-from fullconv.nets.calls import POINTWISE, SIGNATURES
-from fullconv.nets.graph import Traced
+from fullconv.nets.calls import POINTWISE, SIGNATURES, call_of_layer
+from fullconv.nets.graph import ASSIGNMENTS, CONSTANT, Traced
 
 METHODS = POINTWISE.union(
     SIGNATURES,
     {"chunk", "dim", "expand", "expand_as", "numel", "repeat_interleave", "reshape", "shape", "size", "split"},
     {"swapaxes", "unflatten", "unsqueeze", "view"},
-)
+) - {"cpu", "cuda", "empty_like"}  # no net should choose its own device or read memory that it did not write
 """Methods of tensors that a step may call, in-place ones too; "shape" stands for the attribute."""
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+_LISTED: dict[str, Callable[..., Any]] = {
     f"{space}.{name}": getattr(module, name)
     for space, module in (("torch", torch), ("functional", F), ("operator", operator))
     for name in sorted(METHODS | {"concat", "floordiv", "getitem", "matmul", "pixel_shuffle", "pixel_unshuffle"})
     if callable(getattr(module, name, None))
 }
+
+_NAMES = {id(function): name for name, function in _LISTED.items()}
+
+LONGEST = 64
+"""Items of a shape and exponents of numbers that operators take."""
+
+
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator for tensors, shapes and numbers of 64 bits alone.
+
+    Python's own also repeat texts and lists, fill in patterns and make numbers of any length: a model file that calls
+    them must not be able to fill the memory.
+    """
+
+    @functools.wraps(function)
+    def call(*operands: Any) -> Any:
+        values = [getattr(each, "value", each) for each in operands]  # stand-ins of torch.fx know theirs
+        numbers = all(isinstance(value, int) for value in values)
+        for value in values:
+            shape = isinstance(value, list | tuple) and function not in (operator.mul, operator.imul)
+            if (
+                (isinstance(value, str | bytes | list | tuple) and not (shape and len(value) <= LONGEST))
+                or (isinstance(value, int) and abs(value) >= 1 << 63)
+                or (numbers and function in (operator.pow, operator.ipow) and values[-1] > LONGEST)
+            ):
+                raise GeometryError(
+                    f"{function.__name__} of a {type(value).__name__}; expected tensors, shapes or numbers of 64 bits"
+                )
+        return function(*operands)
+
+    return call
+
+
+FUNCTIONS = {
+    name: _bounded(function) if name.startswith("operator.") and name != "operator.getitem" else function
+    for name, function in _LISTED.items()
+}
 """Functions that a step may call."""
 
-_NAMES = {id(function): name for name, function in FUNCTIONS.items()}
+ASSIGNING = {f"operator.{operation.__name__}" for operation in ASSIGNMENTS}
+
+SHARING = {
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes", "movedim",
+    "getitem", "select", "narrow", "chunk", "split", "tensor_split", "unbind", "expand", "expand_as",
+    "identity", "dropout", "contiguous", "detach", "requires_grad", "to", "type", "type_as",
+    "float", "double", "half", "bfloat16", "long", "int", "bool",
+}  # fmt: skip
+"""Calls that may give another view of what they got."""
+
+DROPOUTS: dict[Callable[..., Any], type[nn.modules.dropout._DropoutNd]] = {
+    F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d,
+    F.alpha_dropout: nn.AlphaDropout, F.feature_alpha_dropout: nn.FeatureAlphaDropout,
+}  # fmt: skip
+"""Functions into whose calls torch.fx writes the mode of the trace -> layers, which follow theirs."""
+
+RESERVED = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+"""No names of layers or constants: the containers' own."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +158,7 @@ class Wired(nn.Module):
         for name, value in (constants or {}).items():
             self.constants[name] = value if isinstance(value, nn.Parameter) else nn.Parameter(value, False)
         self.inputs, self.output = list(inputs), output
-        self.steps = needed(steps, [output])
+        self.steps = self._needed(steps, [output])
         known = set(inputs)
         for step in self.steps:
             for name in step.refs():
@@ -121,14 +176,28 @@ class Wired(nn.Module):
         self._last = self._last_uses()
 
     def forward(self, x: Tensor | Mapping[str, Tensor]) -> Any:
-        """The output for the input, or for several by name."""
-        return self.run(dict(x) if isinstance(x, Mapping) else {self.inputs[0]: x})[self.output]
+        """The output for the input, or for several by name.
+
+        Raises:
+            GeometryError: an input that is not given.
+        """
+        values = dict(x) if isinstance(x, Mapping) else {self.inputs[0]: x}
+        missing = [name for name in self.inputs if name not in values]
+        if missing:
+            raise GeometryError(f"no value for the input {missing[0]!r}; give one for each of {', '.join(self.inputs)}")
+        return self.run(values)[self.output]
 
     def run(self, values: dict[str, Any], wanted: Sequence[str] = ()) -> dict[str, Any]:
-        """From given values of inputs or steps to the output and the wanted others; `values` is used up."""
+        """From given values of inputs or steps to the output and the wanted others; `values` is used up.
+
+        What steps change in place is given as it is in the end.
+
+        Raises:
+            GeometryError: a wanted value that is neither given nor that of a step.
+        """
         keep = {self.output, *wanted}
         found = {name: value for name, value in values.items() if name in keep}
-        todo = self.steps if set(values) == set(self.inputs) else needed(self.steps, [*keep], given=set(values))
+        todo = self.steps if set(values) == set(self.inputs) else self._needed(self.steps, [*keep], set(values))
         for step in todo:
             value = self._call(step, values)
             values[step.name] = value
@@ -136,6 +205,8 @@ class Wired(nn.Module):
                 found[step.name] = value
             for name in self._last.get(step.name, ()):
                 values.pop(name, None)
+        if len(found) < len(keep):
+            raise GeometryError(f"{min(keep - set(found))!r} is wanted, which is no input and given by no step")
         return found
 
     def pruned(self) -> Wired:
@@ -157,59 +228,91 @@ class Wired(nn.Module):
         return args[0].shape if step.target == "shape" else getattr(args[0], step.target)(*args[1:], **options)
 
     def _last_uses(self) -> dict[str, list[str]]:
-        last = {name: step.name for step in self.steps for name in step.refs()}
+        """Step -> the values that nobody reads after it."""
+        last = {step.name: step.name for step in self.steps}  # nobody may read what was changed in place
+        last |= {name: step.name for step in self.steps for name in step.refs()}
         ends: dict[str, list[str]] = {}
         for name, step in last.items():
             ends.setdefault(step, []).append(name)
         return ends
 
+    def _needed(self, steps: Sequence[Step], wanted: Sequence[str], given: Container[str] = ()) -> list[Step]:
+        """The steps on which wanted values depend, beyond those that are given; what changes such a value stays."""
+        memory: dict[str, str] = {}  # value -> the first one whose memory it may be
+        for step in steps:
+            refs = step.refs()
+            shares = refs and (self._changes(step) or self._called(step) in SHARING)
+            memory[step.name] = memory.get(refs[0], refs[0]) if shares else step.name
+        names, kept = set(wanted), []
+        for step in reversed(steps):
+            changes = self._changes(step) and memory[step.name] in {memory.get(name, name) for name in names}
+            if (step.name in names or changes) and step.name not in given:
+                kept.append(step)
+                names.update(step.refs())
+            names.discard(step.name)
+        return kept[::-1]
 
-def needed(steps: Sequence[Step], wanted: Sequence[str], given: set[str] | None = None) -> list[Step]:
-    """The steps on which wanted values depend, beyond those that are given; steps that work in place stay."""
-    names, kept = set(wanted) - (given or set()), []
-    for step in reversed(steps):
-        changes = step.kind != "layer" and step.target.endswith("_") and step.refs()[0] in names
-        if (step.name in names or changes) and step.name not in (given or set()):
-            kept.append(step)
-            names |= set(step.refs()) - (given or set())
-    return kept[::-1]
+    def _called(self, step: Step) -> str:
+        if step.kind != "layer":
+            return step.target.rpartition(".")[2].rstrip("_")
+        return call_of_layer(self.layers[step.target]).name if step.target in self.layers else ""
+
+    def _changes(self, step: Step) -> bool:
+        """Whether a step works in place."""
+        if step.kind == "layer":
+            return step.target in self.layers and bool(getattr(self.layers[step.target], "inplace", False))
+        named = step.target.endswith("_") or step.target in ASSIGNING or step.options.get("inplace") is True
+        return step.kind != "constant" and named
 
 
 def wired(traced: Traced, module: nn.Module) -> Wired:
     """A traced module as steps, with copies of its layers; names of values are those of the graph's nodes.
 
     Raises:
-        GeometryError: a call of a function or method that is not among those listed here.
+        GeometryError: a call of a function or method that is not among those listed here, a tensor or a device that
+            the forward method makes up, or several outputs.
     """
     layers: dict[str, nn.Module] = {}
     constants: dict[str, Tensor] = {}
     steps: list[Step] = []
     copies: dict[int, Any] = {}  # layers that share weights share them after the copy
     targets: dict[str, str] = {}
+    inputs = [node.name for node in traced.inputs.values()]
+    prefix = "" if type(traced.root) is type(module) else "module."  # it may be held, to be given its inputs in order
     output = ""
     for node in traced.graph.nodes:
+        if node.name in inputs:
+            continue
         if node.op == "call_module":
             name = targets.setdefault(str(node.target), layer_name(traced.title(node), layers))
             if name not in layers:
                 layers[name] = copy.deepcopy(module.get_submodule(traced.title(node)), copies)
             steps.append(step_of(node, "layer", name))
         elif node.op == "get_attr":
-            name = layer_name(str(node.target), constants)
-            constants[name] = copy.deepcopy(_attribute(module, str(node.target)), copies)
+            name = layer_name(str(node.target).removeprefix(prefix), constants)
+            constants[name] = copy.deepcopy(_attribute(module, str(node.target).removeprefix(prefix)), copies)
             steps.append(Step(node.name, "constant", name))
         elif node.op == "call_method":
             steps.append(step_of(node, "method", str(node.target)))
+        elif node.target in DROPOUTS and node.kwargs["training"] in (False, module.training):
+            name = layer_name(traced.title(node), layers)
+            layers[name] = DROPOUTS[node.target](node.kwargs["p"]).train(module.training)
+            steps.append(Step(node.name, "layer", name, (_plain(node.args[0]),)))
         elif node.op == "call_function":
             steps.append(_function(node))
         elif node.op == "output":
             if not isinstance(node.args[0], Node):
                 raise GeometryError(f"{type(module).__name__} returns several values; wrap it so that it returns one")
             output = node.args[0].name
-    return Wired(layers, steps, [node.name for node in traced.inputs.values()], output, constants)
+    return Wired(layers, steps, inputs, output, constants)
 
 
 def step_of(node: Node, kind: str, target: str) -> Step:
     """A node's call with its arguments, as a step."""
+    devices: list[torch.device] = []
+    _mapped([node.args, node.kwargs], devices.append, torch.device)
+    if devices:  # that of the trace, which has no data
+        raise GeometryError(f"{node.name} calls {target} with a device; leave it to the net's user to move things")
     return Step(node.name, kind, target, _plain(node.args), {key: _plain(value) for key, value in node.kwargs.items()})
 
 
@@ -217,7 +320,7 @@ def layer_name(name: str, taken: Mapping[str, object]) -> str:
     """A dotted name without its dots, and not taken yet."""
     plain = base = name.replace(".", "_")
     number = 2
-    while plain in taken or hasattr(nn.ModuleDict, plain):
+    while plain in taken or plain in RESERVED:
         plain, number = f"{base}_{number}", number + 1
     return plain
 
@@ -227,12 +330,18 @@ def _function(node: Node) -> Step:
         return Step(node.name, "method", "shape", (_plain(node.args[0]),))
     name = _NAMES.get(id(node.target))
     if name is None:
-        called = getattr(node.target, "__name__", node.target)
-        raise GeometryError(f"{node.name} calls {called}, which no net of steps may; put it into a module of its own")
+        called = str(getattr(node.target, "__name__", node.target))
+        if getattr(torch, called, None) is node.target and called.removesuffix("_") in METHODS & {*dir(Tensor)}:
+            return step_of(node, "method", called)  # torch.relu_
+        raise GeometryError(
+            f"{node.name} calls {called}, which no net of steps may; put it into a module with a method `fields`"
+        )
     return step_of(node, "function", name)
 
 
 def _attribute(module: nn.Module, name: str) -> Tensor:
+    if name.startswith(CONSTANT):
+        raise GeometryError(f"{type(module).__name__} makes a tensor in its forward method; make it a buffer")
     path, _, last = name.rpartition(".")
     found: Tensor = getattr(module.get_submodule(path), last)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fullconv.labels import LabelSet
 from fullconv.nets import FCN, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
 from fullconv.weights.donor import Donor
+from fullconv.weights.modelfile import MODEL_SUFFIX, read_options
 from fullconv.weights.read import read_donor
 from fullconv.weights.transplant import transplant
 
@@ -132,10 +133,19 @@ def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = N
 def choose_net(net: str | NetOptions, train: Dataset, net_options: Mapping[str, Any]) -> NetOptions:
     """The options of the net for a data set's inputs and classes.
 
+    Args:
+        net: a name, the path of a model file, whose net it is with the data's classes, or options.
+        net_options: of `build`, where it is a name.
+
     Raises:
         OptionError: a name or option that is unknown, or a net for other data.
+        ModelFileError: a file that is no model.
     """
-    if isinstance(net, str):
+    if isinstance(net, str) and net.endswith(MODEL_SUFFIX):
+        if net_options:
+            raise OptionError(f"{printable(net)} has its own {', '.join(net_options)}; leave the options out")
+        net = replace(read_options(net), classes={task: len(labels) for task, labels in train.labels.items()})
+    elif isinstance(net, str):
         classes = {task: len(labels) for task, labels in train.labels.items()}
         with torch.device("meta"):  # only its options are wanted here
             net = build(net, classes, channels=train.channels, **net_options).options

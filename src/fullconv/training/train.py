@@ -18,6 +18,7 @@ from fullconv.training.loop import Listener, Run, Tick, Trained, Trainer, interr
 from fullconv.training.run import RunFolder
 from fullconv.training.setup import Data, RunOptions, choose_net, open_splits, read_donors, resolve_options
 from fullconv.weights.donor import Donor
+from fullconv.weights.modelfile import MODEL_SUFFIX
 from fullconv.weights.transplant import adopted
 
 
@@ -43,7 +44,8 @@ def train(
 
     Args:
         data: a data set (see `open_dataset`), or the train and val `Dataset`s.
-        net: a name of `NETS` (default "fcn8s-slim"), or options.
+        net: a name of `NETS` (default "fcn8s-slim"); options; or a model file, whose net is trained on: it gets the
+            data's classes, and its weights unless `init` names others.
         out: the run folder; default ``runs/DATA-NET``, numbered where there is one.
         minutes, epochs, steps: the length, at most one of them; default: the recipe's steps. Minutes are those of the
             whole call: the schedule is planned so that they are used and kept.
@@ -76,10 +78,12 @@ def train(
     if resume and out is None:
         raise OptionError("--resume needs the run's folder; add --out RUN")
     net = net or "fcn8s-slim"
+    if isinstance(net, str) and net.endswith(MODEL_SUFFIX) and not resume:
+        files = files or [net]
     source = data[0].source if isinstance(data, tuple) else str(data)
     if out is None:
         name = Path(source).resolve().stem or "data"
-        out = RunFolder.free("runs", f"{name}-{net if isinstance(net, str) else net.trunk}")
+        out = RunFolder.free("runs", f"{name}-{Path(net).stem if isinstance(net, str) else net.trunk}")
     folder = RunFolder(out, resume)
     tell = listener or (lambda _: None)
     accelerator = Accelerator(log_with="tensorboard", project_dir=str(folder.path))

@@ -1,7 +1,8 @@
 """Model files: one safetensors file that holds a net's weights and, in its header, all that explains them.
 
 The header key ``fullconv`` is a JSON object: ``format`` (version), ``net`` (NetOptions), ``labels`` (by task),
-``training`` and ``metrics``. Nothing is pickled; nothing in a file is executed.
+``training`` and ``metrics``. Nothing is pickled; nothing in a file is executed. Files of other kinds
+(`fullconv.weights.classifierfile`) name theirs under ``kind``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fullconv.errors import FullconvError, ModelFileError, OptionError
 from fullconv.files import atomic
@@ -28,8 +29,19 @@ FORMAT = 1
 
 KEY = "fullconv"
 
-FLOATS, COUNTS = ("F64", "F32", "F16", "BF16"), ("I64",)
-"""Types that weights and counters may be stored in; they are converted to the net's."""
+TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""Types that weights and counters may be stored in, by the names of the safetensors format."""
+
+KINDS = {
+    None: ("a model for segmentation", "fullconv predict"),
+    "classifier": ("a classifier that was convolutionalized", "fullconv heatmap"),
+}
+"""Kinds of files: what they are, and the command that uses them."""
+
+MODEL_SUFFIX = ".safetensors"
 
 FOREIGN = (".caffemodel", ".pth", ".pt")
 """Suffixes of weights that `fullconv convert` makes a model of."""
@@ -70,12 +82,23 @@ def write_model(path: str | Path, model: ModelFile) -> None:
         "metrics": dict(model.metrics),
     }
     try:
-        metadata = {KEY: json.dumps(header, allow_nan=False)}
+        text = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise OptionError(f"training and metrics must be plain JSON with finite numbers ({_brief(error)})") from error
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+        raise OptionError(f"training and metrics must be plain JSON with finite numbers ({brief(error)})") from error
+    write_file(path, text, model.net)
+
+
+def write_file(path: str | Path, header: str, module: nn.Module) -> None:
+    """Write a header and a module's weights, atomically; weights that share memory are written each for itself."""
+    tensors: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, weight in module.state_dict().items():
+        tensor = weight.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in taken else tensor
+        taken.add(place)
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata={KEY: header})
 
 
 def read_model(path: str | Path) -> ModelFile:
@@ -86,6 +109,7 @@ def read_model(path: str | Path) -> ModelFile:
     """
     path = Path(path)
     header = read_header(path)
+    check_kind(path, header, None)
     training, metrics = _object(path, header, "training"), _object(path, header, "metrics")
     options = _options(path, header)
     try:
@@ -93,19 +117,22 @@ def read_model(path: str | Path) -> ModelFile:
         check_labels(options, labels)
         with torch.device("meta"):  # shapes alone: nothing is allocated before the file is found to fit
             net = FCN(options)
-        net.load_state_dict(_tensors(path, net.state_dict()), assign=True)
+        net.load_state_dict(read_tensors(path, net.state_dict()), assign=True)
         net.reset_normalisation()
     except ModelFileError:
         raise
     except (FullconvError, AttributeError, RecursionError, TypeError) as error:
-        raise ModelFileError(f"{path}: not a usable fullconv model: {_brief(error)}") from error
+        raise ModelFileError(f"{path}: not a usable fullconv model: {brief(error)}") from error
     net.eval()
     return ModelFile(net, labels, training, metrics)
 
 
 def read_options(path: str | Path) -> NetOptions:
     """What the net of a model file is, without reading weights; raises as `read_model`."""
-    return _options(Path(path), read_header(path))
+    path = Path(path)
+    header = read_header(path)
+    check_kind(path, header, None)
+    return _options(path, header)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -131,7 +158,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
             metadata = entries.get("__metadata__", {})
         header = json.loads(metadata[KEY])
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read ({_brief(error)})") from error
+        raise ModelFileError(f"{path} cannot be read ({brief(error)})") from error
     except (KeyError, TypeError, AttributeError):
         raise ModelFileError(
             f"{path} has no '{KEY}' header; expected a model written by fullconv, not bare weights"
@@ -140,7 +167,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(
-            f"{path}: the header is damaged ({_brief(error)}); copy or train the model again"
+            f"{path}: the header is damaged ({brief(error)}); copy or train the model again"
         ) from error
     version = header.get("format") if isinstance(header, dict) else None
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
@@ -150,6 +177,22 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"{path} has format {version}; this fullconv reads up to {FORMAT}: pip install --upgrade fullconv"
         )
     return dict(header)
+
+
+def check_kind(path: Path, header: Mapping[str, Any], kind: str | None) -> None:
+    """A header must be of the kind that is wanted, a key of `KINDS`.
+
+    Raises:
+        ModelFileError: it is of another, with the command that uses it.
+    """
+    found = header.get("kind")
+    if found == kind:
+        return
+    if found is not None and not (isinstance(found, str) and found in KINDS):
+        raise ModelFileError(
+            f"{path} is of the kind {brief(found)!r}, which this fullconv does not know: pip install --upgrade fullconv"
+        )
+    raise ModelFileError(f"{path} is {KINDS[found][0]}, not {KINDS[kind][0]}; it is for: {KINDS[found][1]}")
 
 
 def check_labels(options: NetOptions, labels: Mapping[str, LabelSet]) -> None:
@@ -163,8 +206,16 @@ def check_labels(options: NetOptions, labels: Mapping[str, LabelSet]) -> None:
         raise OptionError(f"labels for {counts}; the net has {dict(options.classes)} (task: classes)")
 
 
-def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors, after their names, shapes and types were found to be those expected."""
+def read_tensors(path: Path, expected: Mapping[str, Tensor], as_stored: bool = False) -> dict[str, Tensor]:
+    """All tensors, after their names, shapes and types were found to be those expected.
+
+    Args:
+        expected: by name, on any device.
+        as_stored: floating point numbers keep the width that the file has; else they get that of `expected`.
+
+    Raises:
+        ModelFileError: other tensors than those, or a damaged file.
+    """
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
@@ -179,22 +230,27 @@ def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 shape, dtype = list(weight.get_shape()), weight.get_dtype()
                 if shape != list(tensor.shape):
                     raise ModelFileError(f"{path}: weight {name} is {shape}; its header's net has {list(tensor.shape)}")
-                if dtype not in (FLOATS if tensor.is_floating_point() else COUNTS):
+                stored = TYPES.get(dtype)
+                if stored != tensor.dtype and not (
+                    stored is not None and stored.is_floating_point and tensor.is_floating_point()
+                ):
                     raise ModelFileError(f"{path}: weight {name} is of type {dtype}; convert it to {tensor.dtype}")
             # Copies: what `get_tensor` gives maps the file, and would change or crash with it.
-            return {
-                name: torch.empty_like(tensor, device="cpu").copy_(file.get_tensor(name))
-                for name, tensor in expected.items()
-            }
+            loaded = {}
+            for name, tensor in expected.items():
+                weight = file.get_tensor(name)
+                dtype = weight.dtype if as_stored else tensor.dtype
+                loaded[name] = torch.empty_like(tensor, device="cpu", dtype=dtype).copy_(weight)
+            return loaded
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is damaged ({_brief(error)}); copy or train the model again") from error
+        raise ModelFileError(f"{path} is damaged ({brief(error)}); copy or train the model again") from error
 
 
 def _options(path: Path, header: Mapping[str, Any]) -> NetOptions:
     try:
         return NetOptions.from_json(_object(path, header, "net"))
     except OptionError as error:
-        raise ModelFileError(f"{path}: not a usable fullconv model: {_brief(error)}") from error
+        raise ModelFileError(f"{path}: not a usable fullconv model: {brief(error)}") from error
 
 
 def _object(path: Path, header: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -204,6 +260,6 @@ def _object(path: Path, header: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _brief(error: Exception) -> str:
+def brief(error: object) -> str:
     """A message on one line, whatever the file put into it."""
     return " ".join(str(error).split())[:300]

@@ -15,6 +15,7 @@ from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions, NetOptions
 from fullconv.nets.fcn import FUSED
 from fullconv.nets.head import Head
+from fullconv.nets.options import OWN
 from fullconv.nets.trunks import TRUNKS
 from fullconv.nets.unpool import Unpooling
 from fullconv.nets.upsample import (
@@ -51,8 +52,11 @@ class Entry:
 
 def input_plans(options: NetOptions, donors: Sequence[Donor]) -> dict[str, dict[str, Filters]]:
     """For each trunk that a donor serves, what its inputs take."""
-    kind = TRUNKS[options.trunk]
-    default = InputOptions(kind.mean, kind.std, kind.order)
+    if options.trunk == OWN:
+        default = next(iter(options.inputs.values()))
+    else:
+        kind = TRUNKS[options.trunk]
+        default = InputOptions(kind.mean, kind.std, kind.order)
     early = options.fusion == "early" and len(options.inputs) > 1
     trunks = {FUSED: options.inputs} if early else {name: {name: each} for name, each in options.inputs.items()}
     plans = {}
@@ -195,7 +199,7 @@ class Plan:
 
     def _task(self, donor: Donor, task: str) -> str | None:
         """The donor's task whose scores are those of `task`; its strides are ours only in the same trunk."""
-        if donor.trunk != self.net.options.trunk:
+        if donor.trunk != self.net.options.trunk_name:
             return None
         tasks = list(dict.fromkeys(key.split(".")[1] for key in donor.weights if key.startswith("heads.")))
         if task in tasks:

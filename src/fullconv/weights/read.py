@@ -42,7 +42,7 @@ def _model(path: Path, _: FCN) -> Donor:
     options = file.net.options
     weights = {key: Given(value, key, tuple(value.shape)) for key, value in file.net.state_dict().items()}
     inputs = dict(options.inputs)
-    return Donor(path, "fullconv model", options.trunk, weights, inputs, file.labels, options.scales)
+    return Donor(path, "fullconv model", options.trunk_name, weights, inputs, file.labels, options.scales)
 
 
 def _torchvision(path: Path, target: FCN) -> Donor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from fullconv.errors import ModelFileError, one_line, printable, unknown_name
 from fullconv.nets import InputOptions
 from fullconv.nets.classifier import Classifier
-from fullconv.nets.fcn import Normalise
+from fullconv.nets.normalise import Normalise
 from fullconv.nets.trunks import TRUNKS, Trunk
 from fullconv.weights.torchvision_names import CAFFE_SCALED, TORCHVISION
 

@@ -82,7 +82,7 @@ def transplant(
     if not donors:
         raise OptionError("nothing to take weights from; give one file or several")
     for donor in donors:
-        mine = net.options.trunk
+        mine = net.options.trunk_name
         if ALIKE.get(donor.trunk, donor.trunk) != ALIKE.get(mine, mine):
             raise OptionError(
                 f"{printable(donor.path)} has the trunk {donor.trunk!r}, the net has {mine!r}; "

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fullconv.geometry import Window
+from fullconv.geometry import Layer, Window
 from fullconv.nets.branches import channels_after
 from fullconv.nets.paths import paths, windows
 
@@ -50,6 +50,20 @@ class Pooling:
     channels: int
     window: Window
     before: tuple[list[Window], list[Window]]
+
+
+class AnyTrunk(Protocol):
+    """What heads ask of a trunk; see `Trunk`."""
+
+    taps: dict[int, str]
+
+    def features(self, x: Tensor, strides: Collection[int], poolings: Collection[str] = ()) -> Features: ...
+
+    def channels(self, stride: int) -> int: ...
+
+    def poolings(self) -> dict[int, Pooling]: ...
+
+    def paths(self, stride: int) -> tuple[Sequence[Layer], Sequence[Layer]]: ...
 
 
 class Trunk(nn.Sequential):
