@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("fullconv ")]
-    return [shlex.split(line, comments=True) for line in lines]
+def steps() -> list[tuple[str, str]]:
+    """(language, block) in the order of the page, of what a reader may run."""
+    return re.findall(r"^```(sh|python)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -37,7 +38,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "photos").mkdir()
     picture = Image.fromarray(scene(0)[0])
     picture.save(tmp_path / "photos" / "one.jpg")
-    picture.save(tmp_path / "photo.jpg")
+    Image.fromarray(scene(0, size=(80, 96))[0]).save(tmp_path / "photo.jpg")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef make_net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.MaxPool2d(2))\n"
+    )
     # The released file's layers and sizes, 538 MB, and torchvision's ResNet-18: zeros and random numbers in them.
     layers = [
         (name, kind, [bilinear(shape) if kind == "Deconvolution" else np.zeros(shape, np.float32) for shape in shapes])
@@ -57,21 +61,24 @@ def test_the_first_block_is_the_two_make_commands() -> None:
 
 
 def test_commands_and_python_work_as_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verbs = []
-    for words in commands():
-        # A quarter of an hour is too long for a test; everything else is as written. One step: on images of one cell a
-        # second one with ResNet in bfloat16 was seen to lose its numbers (docs/log.md).
-        text = [{"--minutes": "--steps", "15": "1"}.get(word, word) for word in words]
-        monkeypatch.setattr(sys, "argv", text)
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert not stop.value.code, text
-        verbs.append(words[1])
-    assert set(verbs) == {"train", "evaluate", "predict", "inspect", "fetch", "convert"}
-    assert (place / "labels" / "one.png").exists()
-    assert (place / "labels" / "one_overlay.png").exists()
-
-    names: dict[str, object] = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
-    assert (place / "photo-labels.png").exists()
+    verbs: list[str] = []
+    names: dict[str, Any] = {}
+    for language, block in steps():
+        if language == "python":
+            exec(compile(block, "README.md", "exec"), names)
+            continue
+        for line in block.splitlines():
+            if not line.startswith("fullconv "):
+                continue
+            # A quarter of an hour is too long for a test; everything else is as written. One step: on images of one
+            # cell a second one with ResNet in bfloat16 was seen to lose its numbers (docs/log.md).
+            text = [{"--minutes": "--steps", "15": "1"}.get(word, word) for word in shlex.split(line, comments=True)]
+            monkeypatch.setattr(sys, "argv", text)
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert not stop.value.code, text
+            verbs.append(text[1])
+    assert set(verbs) == {"train", "evaluate", "predict", "inspect", "fetch", "convert", "heatmap"}
+    written = ("labels/one.png", "labels/one_overlay.png", "photo-labels.png", "cat.png", "fields.png")
+    assert all((place / name).exists() for name in written)
+    assert names["scores"].shape == (1, 3, 137, 237)  # as its comment says

@@ -136,27 +136,30 @@ def resize(factor: float | tuple[float, float], mode: str) -> Callable[[Tensor],
     return lambda x: F.interpolate(x, scale_factor=factor, mode=mode)
 
 
-resizings = steps(
-    nearest_2=resize(2, "nearest"),
-    nearest_3=resize((3, 2), "nearest"),
-    nearest_half=resize(0.5, "nearest"),
-    exact_2=resize(2, "nearest-exact"),
-    exact_third=resize(1 / 3, "nearest-exact"),
-    bilinear_2=resize(2, "bilinear"),
-    bilinear_3=resize((2, 3), "bilinear"),
-    bilinear_half=resize(0.5, "bilinear"),
-    bilinear_1_5=resize(1.5, "bilinear"),
-    bicubic_2=resize(2, "bicubic"),
-    bicubic_3=resize((3, 2), "bicubic"),
-    area_2=lambda x: F.interpolate(x, size=(x.shape[2] * 2, x.shape[3]), mode="area"),
-    to_size=lambda x: F.interpolate(x, size=[n * 2 for n in x.shape[2:]], mode="bilinear"),
-    shuffle=lambda x: F.pixel_shuffle(x.repeat(1, 4, 1, 1), 2),
-    unshuffle=lambda x: (
-        F.pixel_unshuffle(x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2], 2)
-        .view(x.shape[0], C, 4, x.shape[2] // 2, x.shape[3] // 2)
-        .mean(2)
-    ),
-)
+def even(x: Tensor) -> Tensor:
+    return x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
+
+
+RESIZINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "nearest 2": resize(2, "nearest"),
+    "nearest 3 by 2": resize((3, 2), "nearest"),
+    "nearest 1/2": resize(0.5, "nearest"),
+    "nearest-exact 2": resize(2, "nearest-exact"),
+    "nearest-exact 1/3": resize(1 / 3, "nearest-exact"),
+    "bilinear 2": resize(2, "bilinear"),
+    "bilinear 2 by 3": resize((2, 3), "bilinear"),
+    "bilinear 1/2": resize(0.5, "bilinear"),
+    "bilinear 1.5": resize(1.5, "bilinear"),
+    "bicubic 2": resize(2, "bicubic"),
+    "bicubic 3 by 2": resize((3, 2), "bicubic"),
+    "area 2": lambda x: F.interpolate(x, size=(x.shape[2] * 2, x.shape[3]), mode="area"),
+    "area 1/2": lambda x: F.interpolate(even(x), scale_factor=(0.5, 1), mode="area"),
+    "to a size": lambda x: F.interpolate(x, size=[n * 2 for n in x.shape[2:]], mode="bilinear"),
+    "shuffle": lambda x: F.pixel_shuffle(x.repeat(1, 4, 1, 1), 2),
+    "unshuffle": lambda x: F.pixel_unshuffle(even(x), 2).unflatten(1, (C, 4)).mean(2),
+}
+
+resizings = st.sampled_from(sorted(RESIZINGS)).map(lambda name: Step(RESIZINGS[name], name))
 
 movings = steps(
     slices=lambda x: x[..., 1:, ::2],
@@ -360,6 +363,16 @@ def test_unpooling(kernel: int, padding: int) -> None:
         assert (min(found), max(found) + 1) == rows.inputs(unit, unit + 1)
 
 
+def test_places_are_read_too() -> None:
+    def forward(x: Tensor) -> Tensor:
+        _, places = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(x[..., ::2, ::2], places, [2, 2])
+
+    traced = trace(Step(forward, "unpooled"), (1, C, 24, 24))
+    assert not traced.obstacles
+    assert traced.output.fields() == (Fields((0, 0), (2, 2), 2),) * 2  # the value alone is that of one pixel in two
+
+
 def smooth_but_pooling(net: nn.Module) -> nn.Module:
     net = net.double()
     for parameter in net.parameters():
@@ -375,7 +388,7 @@ def test_padding_from_the_map(mode: Literal["reflect", "replicate"], style: str)
         "function": Step(lambda x: F.pad(x, (1, 3, 2, 0), mode), mode),
         "layer": (nn.ReflectionPad2d if mode == "reflect" else nn.ReplicationPad2d)((1, 3, 2, 0)),
         "convolution": nn.Conv2d(C, C, (5, 1), padding=(2, 3), padding_mode=mode),
-        "same": nn.Conv2d(C, C, (4, 5), padding="same", padding_mode=mode),
+        "same": nn.Conv2d(C, C, (2, 5), padding="same", padding_mode=mode),
     }
     net = nn.Sequential(layers[style], nn.Conv2d(C, C, 2))
     size = (14, 15)
@@ -387,6 +400,22 @@ def test_padding_from_the_map(mode: Literal["reflect", "replicate"], style: str)
         found = seen(y, x, unit, unit)
         for axis in (0, 1):
             assert inside(hull(found, axis), traced.output.fields()[axis].inputs(unit, unit + 1), size[axis])
+
+
+@pytest.mark.parametrize("name", RESIZINGS)
+def test_resizing(name: str) -> None:
+    """Every unit of the pattern, where the random nets look at one."""
+    net = Step(RESIZINGS[name], name)
+    size = (24, 30)
+    fields = trace(net, (1, C, *size)).output.fields()
+    x = torch.rand(1, C, *size, dtype=torch.float64).requires_grad_()
+    y = net(x)
+    for unit in range(5):
+        at = [int(n * 0.4) + unit for n in y.shape[2:]]
+        found = seen(y, x, *at)
+        assert [hull(found, axis) for axis in (0, 1)] == [
+            fields[axis].inputs(at[axis], at[axis] + 1) for axis in (0, 1)
+        ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

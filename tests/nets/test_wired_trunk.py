@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,18 @@ def test_fields_are_what_gradients_see(name: str) -> None:
     assert last - 2 * stride <= highest <= last
 
 
+def test_it_is_a_net_of_its_own() -> None:
+    """It shares no weights with the classifier, and can be copied."""
+    own = dense("resnet")
+    net = FCN(trunk=own, classes=3)
+    theirs = {weight.untyped_storage().data_ptr() for weight in own.state_dict().values()}
+    assert not theirs & {weight.untyped_storage().data_ptr() for weight in net.state_dict().values()}
+    twin = copy.deepcopy(net.eval())
+    image = torch.rand(1, 3, 20, 30) * 255
+    with torch.no_grad():
+        assert torch.equal(twin(image), net(image))
+
+
 def test_a_file_holds_it(tmp_path: Path) -> None:
     net = FCN(trunk=dense("resnet"), classes=3, stride=4).eval()
     fullconv.Model(net).save(tmp_path / "own.safetensors")
@@ -126,9 +139,9 @@ def test_it_trains_from_a_file(tmp_path: Path) -> None:
 
 def test_what_is_refused() -> None:
     own = dense("resnet")
-    with pytest.raises(OptionError, match="neither options nor a trunk"):
+    with pytest.raises(OptionError, match="neither options and a trunk; give one"):
         FCN()
-    with pytest.raises(OptionError, match="options and a trunk"):
+    with pytest.raises(OptionError, match="both options and a trunk; give one"):
         FCN(fullconv.build("fcn32s-slim").options, trunk=own)
     with pytest.raises(OptionError, match=r"has no features of stride 3; choose one of 8s, 4s, 2s"):
         FCN(trunk=own, stride=3)
@@ -138,8 +151,12 @@ def test_what_is_refused() -> None:
         FCN(trunk=dense("lenet"), inputs=InputOptions((0.0,) * 3, (1.0,) * 3))
     with pytest.raises(GeometryError, match="no map of equal strides along both axes"):
         FCN(trunk=dense("asymmetric kernels"))
-    with pytest.raises(OptionError, match="takes one input, at width 1"):
+    with pytest.raises(OptionError, match="unknown option of a net with its own trunk 'width'"):
         FCN(trunk=own, width=0.5)
+    with pytest.raises(OptionError, match="classes beside options, which hold them"):
+        FCN(fullconv.build("fcn32s-slim").options, classes=3)
+    with pytest.raises(OptionError, match="takes one input, at width 1"):
+        NetOptions.from_json({**FCN(trunk=own).options.to_json(), "width": 0.5})
     with pytest.raises(OptionError, match="'own' lacks wiring"):
         NetOptions("own", 8, {"semantic": 2}, {"image": InputOptions((0.0,), (1.0,))})
     options = FCN(trunk=own).options.to_json()

@@ -7,7 +7,6 @@ import math
 import random
 import resource
 import struct
-import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -312,8 +311,8 @@ class TestDamage:
             (lambda h: h.update(names=["a"] * 70_000), "class names: 70000; expected a list of 1 to 65536"),
             (lambda h: h.update(names=["a", 2]), "class name 2; expected up to 256 printable characters: rename it"),
             (lambda h: h.update(names=["a", "\x1b[2J"]), "class name '\\x1b[2J'; expected up to 256 printable"),
-            (lambda h: h.update(names=["a", "a"]), "1 different names; give each of the 2 classes its own"),
-            (lambda h: h.update(names=["a"]), "1 different names; give each of the 2 classes its own"),
+            (lambda h: h.update(names=["a", "a"]), "2 names, 1 of them different; give each of the 2 classes its own"),
+            (lambda h: h.update(names=["a"]), "1 names, 1 of them different; give each of the 2 classes its own"),
             (lambda h: h.update(inputs={}), "inputs are {}; expected null, or log, mean, order, std"),
             (lambda h: h.update(inputs=[1]), "inputs are [1]; expected null, or log, mean, order, std"),
             (lambda h: h["inputs"].update(mean=5), "TypeError: object of type 'int' has no len()"),
@@ -419,6 +418,15 @@ BOMBS: dict[str, Callable[[dict[str, Any]], object]] = {
         step("a", "expand", X, 1 << 20, -1, -1, -1, kind="method"), step("b", "torch.split", {"ref": "a"}, 1),
         step("c", "operator.getitem", {"ref": "b"}, 0),
     ),
+    "expand and chunk": bomb(
+        step("a", "expand", X, 1 << 18, -1, -1, -1, kind="method"),
+        step("b", "chunk", {"ref": "a"}, 1 << 18, kind="method"),
+        step("c", "operator.getitem", {"ref": "b"}, 0),
+    ),
+    "tensor_split": bomb(
+        step("a", "torch.tensor_split", X, 10**9, 1), step("b", "operator.getitem", {"ref": "a"}, 0)
+    ),
+    "repeat": bomb(step("a", "repeat", X, 1 << 20, 1 << 20, 1, 1, kind="method")),
     "chunks of chunks": bomb(
         step("a", "expand", X, 1000, -1, -1, -1, kind="method"),
         *(step(f"c{i}", "torch.chunk", {"ref": "a"}, 1000) for i in range(2000)),
@@ -475,10 +483,10 @@ BOMBS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs(name: str, small: Path, tmp_path: Path) -> None:
-    """Each is refused in one line, quickly, and without building what it describes."""
+    """Each is refused in one line, without building what it describes."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(rewritten(small, BOMBS[name]))
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracemalloc.start()
     try:
         refusal(path)
@@ -487,16 +495,12 @@ def test_bombs(name: str, small: Path, tmp_path: Path) -> None:
         tracemalloc.stop()
     assert peak < 200 << 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
-    assert time.perf_counter() - start < 60
 
 
-def test_a_large_net_takes_time_in_proportion(small: Path, tmp_path: Path) -> None:
-    """As many steps as a file may have."""
+def test_a_net_of_as_many_steps_as_a_file_may_have(small: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(rewritten(small, bomb(*chain(4096, lambda name, at: step(name, "torch.relu", at)))))
-    start = time.perf_counter()
-    assert "2 different names; give each of the 3 classes its own" in refusal(path)
-    assert time.perf_counter() - start < 60
+    assert "give each of the 3 classes its own" in refusal(path)
 
 
 def nested() -> st.SearchStrategy[Any]:
@@ -554,7 +558,7 @@ def test_the_bounds_can_be_reached(monkeypatch: pytest.MonkeyPatch, small: Path,
     path = tmp_path / "model.safetensors"
     split = [step("b", "torch.split", X, 1, dim=1), step("c", "operator.getitem", {"ref": "b"}, 0)]
     path.write_bytes(rewritten(small, bomb(*split, step("z", "torch.relu", {"ref": "c"}))))
-    assert "different names" in refusal(path)
+    assert "different; give each" in refusal(path)
     monkeypatch.setattr(classifierfile, "MAX_PARTS", 2)
     assert "a tensor is split into 3; expected up to 2" in refusal(path)
     monkeypatch.undo()

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx.node import Node, map_arg
 
-from fullconv.errors import GeometryError
 from fullconv.geometry import Window
 from fullconv.nets.graph import VALUE
 
@@ -256,10 +255,7 @@ def _pair(value: Any) -> tuple[int, int]:
     """A number for both axes, or one for each; torch takes lists and single-element tuples too."""
     if isinstance(value, int):
         return value, value
-    numbers = [int(each) for each in value]
-    if len(numbers) not in (1, 2):
-        raise GeometryError(f"{value} for a window in the plane; give one number or two")
-    return numbers[0], numbers[-1]
+    return int(value[0]), int(value[-1])
 
 
 POINTWISE = frozenset(

@@ -73,6 +73,7 @@ class Rewriter:
         self.steps: list[Step] = []
         self.forms: dict[Node, Form] = {}
         self.alias: dict[str, str] = {}
+        self.shared: dict[tuple[int, int, Form], str] = {}  # layers that are called several times stay one
         self.node: Node
         self.call: Call
         self.step: Step
@@ -95,7 +96,7 @@ class Rewriter:
                 self._keep()
                 continue
             self.call = call_of(node, traced.root)
-            if self.call.name in ALWAYS and self.call.options.get("training"):
+            if "dropout" in self.call.name and self.call.options.get("training"):
                 self._refuse("drops in evaluation mode too; give it training=self.training")
             sources = [each for each in node.all_input_nodes if each in self.forms]
             maps = all(self.forms[each].kind == "map" for each in sources)
@@ -153,6 +154,8 @@ class Rewriter:
 
     def _layer(self, layer: nn.Module, source: str) -> None:
         """A new layer in place of the old call."""
+        if not isinstance(self.node.meta[VALUE], Tensor):
+            self._refuse("gives indices too, which the dense form has not; set return_indices=False")
         key = layer_name(self.trace.traced.title(self.node), self.layers)
         self.layers[key] = layer.eval()
         self.steps.append(Step(self.node.name, "layer", key, (Ref(source),)))
@@ -209,9 +212,9 @@ class Rewriter:
     def _lays_out(self, shape: Sequence[int], source: Node) -> bool:
         """Whether the call does nothing to the numbers but lay them out anew."""
         index = self.call.options.get("index")
-        picks = [type(each) for each in (index if isinstance(index, tuple) else [index])]
+        picks = any(isinstance(each, list | Tensor) for each in (index if isinstance(index, tuple) else [index]))
         whole = prod(shape) == cast(Tensor, source.meta[VALUE]).numel()
-        return whole and self.call.name in LAYOUTS and list not in picks and Tensor not in picks
+        return whole and self.call.name in LAYOUTS and not picks
 
     def _dims(self, source: Node) -> set[int]:
         """The dimensions that a reduction goes over."""
@@ -233,7 +236,8 @@ class Rewriter:
         if not average:
             sizes = f"{size[0]}x{size[1]} map to {cells[0]}x{cells[1]}"
             self._refuse(f"pools a {sizes} cells by windows of unequal size; choose an input size that divides evenly")
-        self._layer(_unequal_average(shape[1], size, cells), self._entry(source))
+        like = next((each for each in self.plain.parameters() if each.is_floating_point()), torch.empty(0))
+        self._layer(_unequal_average(shape[1], size, cells).to(like.device, like.dtype), self._entry(source))
         return Form("cell", prod(shape[1:]))
 
     def _reduced(self, shape: Sequence[int], source: Node) -> Form:
@@ -280,6 +284,8 @@ class Rewriter:
         if self._lays_out(shape, source):
             return self._relaid(shape, source)
         if name not in POINTWISE or len(shape) != source.meta[VALUE].ndim:
+            if form.kind == "line":
+                self._refuse("takes the positions of the map for a sequence, which is as long as the input is large")
             self._refuse(
                 "is not known in the tail of a classifier, which may flatten, pool, connect, normalise and drop"
             )
@@ -311,14 +317,22 @@ class Rewriter:
         if isinstance(layer, nn.Linear):
             held = cast(nn.Linear, self.layers[self.step.target])
             weight, bias = held.weight, held.bias
+            if not isinstance(weight, nn.Parameter):  # weight normalisation or pruning has computed it
+                learned = any(each.requires_grad for each in held.parameters() if each is not bias)
+                weight = weight.detach().requires_grad_(learned)
         else:
-            constants = {step.name: self.plain.constants[step.target] for step in self.plain.steps if step.kind == "constant"}
+            constants = {s.name: self.plain.constants[s.target] for s in self.plain.steps if s.kind == "constant"}
             given = dict(zip(("input", "weight", "bias"), self.step.args, strict=False)) | dict(self.step.options)
             names = [each.name for key in ("weight", "bias") if isinstance(each := given.get(key), Ref)]
             if not constants.keys() >= set(names):
                 self._refuse("takes weights that are computed; compute them once, and hold them as a parameter")
             weight, bias = constants[names[0]], constants[names[1]] if len(names) > 1 else None
-        self._layer(_convolution(weight, bias, form), self._name(source))
+        key = (id(weight), id(bias), form)
+        if key in self.shared:
+            self.steps.append(Step(self.node.name, "layer", self.shared[key], (Ref(self._name(source)),)))
+        else:
+            self._layer(_convolution(weight, bias, form), self._name(source))
+            self.shared[key] = self.steps[-1].target
         return Form("flat", shape[1])
 
     def _batch_norm(self, _: Sequence[int], source: Node) -> Form:
@@ -353,7 +367,7 @@ class Rewriter:
             self._layer(type(self.call.layer)(dim=1), self._name(source))
         else:
             step = self.step.renamed(self.alias)
-            options = {key: value for key, value in step.options.items() if key in ("p", "eps", "dtype")}
+            options = {key: value for key, value in self.call.options.items() if key in ("p", "eps", "dtype")}
             self.steps.append(replace(step, args=(Ref(self._name(source)),), options={**options, "dim": 1}))
         return form
 
@@ -384,8 +398,6 @@ class Rewriter:
         elif tuple(shape) == (batch, form.channels, *form.size) and form.order == "chw":
             made = _map_form(shape, (2, 3))
         if made is None:
-            if form.kind == "line":
-                self._refuse("takes the positions of the map for a sequence, which is as long as the input is large")
             self._refuse(f"makes {tuple(shape)} of {tuple(source.meta[VALUE].shape)}; expected (N, C H W)")
         self._same(source)
         return made
@@ -444,7 +456,7 @@ def _unequal_average(channels: int, size: tuple[int, int], cells: tuple[int, int
     """
     axes = []
     for n, m in zip(size, cells, strict=True):
-        windows = torch.zeros(m, n)
+        windows = torch.zeros(m, n, dtype=torch.float64)
         for cell in range(m):
             start, stop = cell * n // m, ceil((cell + 1) * n / m)
             windows[cell, start:stop] = 1 / (stop - start)

@@ -1,8 +1,8 @@
 """Dense output from nets that subsample: shift-and-stitch, and its equal in one pass, filter rarefaction.
 
 Convention: unit t of a dense output reads the image pixels [t - P, t - P + R), where R is the net's field and P its
-padding on either side, as deep in the net as it may be. There are H + 2P - R + 1 units, and the net's own unit i is
-unit f i, f its stride.
+padding on either side, as deep in the net as it may be (a net that crops has P < 0). There are H + 2P - R + 1 units,
+fewer where the net pads less at the end, and the net's own unit i is unit f i, f its stride.
 
 Sources: Long et al. 2015, section 3.2 (Shift-and-stitch is filter rarefaction); Giusti et al. 2013 and OverFeat
 (Sermanet et al. 2014) for the first; the a trous algorithm (Mallat 1999) for the second.
@@ -22,14 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.fx.node import Node
 
-from fullconv.errors import GeometryError, OptionError
+from fullconv.errors import GeometryError, OptionError, one_line
 from fullconv.fields import Fields
 from fullconv.geometry import Window
 from fullconv.nets.calls import WINDOWS, Call, call_of
 from fullconv.nets.dense_classifier import DenseClassifier, first_channels
 from fullconv.nets.dilated_pool import DilatedAvgPool, DilatedMaxPool
+from fullconv.nets.graph import VALUE
 from fullconv.nets.trace import Trace, trace
-from fullconv.nets.wired import Step, Wired, layer_name, wired
+from fullconv.nets.wired import Ref, Step, Wired, layer_name, wired
 
 BATCH_PIXELS = 1 << 18
 """Pixels of shifted images in one pass."""
@@ -66,12 +67,13 @@ def shift_and_stitch(
         (N, K, H + 2P - R + 1, W + 2P - R + 1); without padding one value for each window.
 
     Raises:
-        GeometryError: a net that is not local, that upsamples, or whose field is larger than the image.
+        GeometryError: a net that is not local, that upsamples, that gives several values, or whose field is larger
+            than the image.
     """
     if isinstance(net, DenseClassifier):
         image, net = net.normalise(image), net.net
     rows, columns = _fields(trace(net, tuple(image.shape)), "shift-and-stitch")
-    size = _dense_size(rows, image.shape[2]), _dense_size(columns, image.shape[3])
+    sizes = _dense_size(rows, image.shape[2]), _dense_size(columns, image.shape[3])
     down, right = rows.step, columns.step
     shifts = [(y, x) for y in range(down) for x in range(right)]
     canvas = (image.shape[2] + down - 1, image.shape[3] + right - 1)
@@ -82,8 +84,15 @@ def shift_and_stitch(
         moved = image.new_zeros((len(some), *image.shape[:2], *canvas))
         for place, (y, x) in enumerate(some):
             moved[place, :, :, y : y + image.shape[2], x : x + image.shape[3]] = image
-        outputs = net(moved.flatten(0, 1)).unflatten(0, (len(some), image.shape[0]))
+        outputs = net(moved.flatten(0, 1))
+        if not isinstance(outputs, Tensor):
+            raise GeometryError(f"{type(net).__name__} returns several values; wrap it so that it returns one")
+        outputs = outputs.view(len(some), image.shape[0], *outputs.shape[1:])
         if dense is None:
+            # All shifts together give no more where the net pads less at the end.
+            size = [
+                min(n, f * (units - 1) + 1) for n, f, units in zip(sizes, (down, right), outputs.shape[3:], strict=True)
+            ]
             dense = outputs.new_empty((*outputs.shape[1:3], *size))
         for output, (y, x) in zip(outputs, some, strict=True):
             top, left = -y % down, -x % right
@@ -122,7 +131,8 @@ def rarefy(
     if isinstance(net, DenseClassifier):
         thinned = cast(Wired, rarefy(net.net, stride, size=size or net.roomy, channels=net.channels))
         dense = DenseClassifier(thinned, net.input_size, net.channels, net.names, net.inputs)
-        return dense.train(net.training)
+        dense.training = dense.normalise.training = net.training
+        return dense
     size = size or (TRACED, TRACED)
     geometry = trace(net, (1, channels or first_channels(net), *size))
     whole = _fields(geometry, "rarefaction")
@@ -131,13 +141,20 @@ def rarefy(
             f"stride {stride}; expected a divisor of the net's, {whole[0].step} (vertical) and {whole[1].step}"
         )
     result = _Rarefier(geometry, net, stride).rarefied()
-    rows, columns = trace(result, (1, channels or first_channels(net), *size)).output.fields()
+    try:
+        rows, columns = trace(result, (1, channels or first_channels(net), *size)).output.fields()
+    except GeometryError as error:
+        raise GeometryError(
+            "cannot rarefy: without their strides, maps that are joined differ in size, for they were padded otherwise "
+            f"({one_line(error.__cause__ or error)}); use shift_and_stitch"
+        ) from error
     if {rows.stride, columns.stride} != {Fraction(stride)}:
         raise OptionError(
             f"an output stride of {stride} cannot be had from this net's strides: {rows.stride} and {columns.stride} "
             "are next; choose one of them"
         )
-    return result.train(net.training)
+    result.training = result.layers.training = result.constants.training = net.training
+    return result
 
 
 def interior(net: nn.Module, image: Tensor) -> tuple[slice, slice]:
@@ -151,7 +168,8 @@ def interior(net: nn.Module, image: Tensor) -> tuple[slice, slice]:
     inner = net.net if isinstance(net, DenseClassifier) else net
     fields = _fields(trace(inner, tuple(image.shape)), "a dense output")
     sizes = [_dense_size(f, n) for f, n in zip(fields, image.shape[2:], strict=True)]
-    rows, columns = (slice(-f.start, size + f.start) for f, size in zip(fields, sizes, strict=True))
+    pads = [max(-f.start, 0) for f in fields]
+    rows, columns = (slice(pad, max(pad, size - pad)) for pad, size in zip(pads, sizes, strict=True))
     return rows, columns
 
 
@@ -165,8 +183,8 @@ def _fields(geometry: Trace, purpose: str) -> tuple[Fields, Fields]:
 
 
 def _dense_size(fields: Fields, size: int) -> int:
-    """H + 2P - R + 1."""
-    units = size - 2 * fields.start - fields.size + 1
+    """H + 2P - R + 1; of what a net crops at the end nothing is known."""
+    units = size - fields.start + max(-fields.start, 0) - fields.size + 1
     if units < 1:
         raise GeometryError(f"{size} pixels for a field of {fields.size}; use a larger image")
     return units
@@ -176,7 +194,8 @@ class _Rarefier:
     """Walks a traced net and writes its steps with smaller strides; per axis it knows (stride kept, dilation)."""
 
     def __init__(self, geometry: Trace, net: nn.Module, stride: int) -> None:
-        self.geometry, self.stride = geometry, stride
+        self.geometry, self.stride, self.training = geometry, stride, net.training
+        self.axes = {layer.node: layer.axes for layer in geometry.layers}
         self.net = wired(geometry.traced, net)
         self.layers: dict[str, nn.Module] = dict(self.net.layers.items())
         self.steps: list[Step] = []
@@ -231,6 +250,8 @@ class _Rarefier:
     def _window(self, node: Node, call: Call, step: Step, place: Place) -> Place:
         if call.name not in ("conv2d", "max_pool2d", "avg_pool2d"):
             self._refuse(node, call, "cannot be dilated; rarefaction takes convolutions, maximum and average pooling")
+        if self.axes[node] != (2, 3):
+            self._refuse(node, call, "works on a map that is not (N, C, H, W); permute it before")
         windows, after = [], []
         for window, (kept, rate) in zip(call.windows(), place, strict=True):
             keep = gcd(window.stride, self.stride // kept) if rate == 1 else 1
@@ -246,8 +267,11 @@ class _Rarefier:
             after.append((kept * keep, rate * window.stride // keep))
         rows, columns = windows
         if (rows, columns) != call.windows():
-            if call.options.get("padding") == "same" and any(not w.kernel % 2 for w in windows):
+            uneven = any(w.dilation * (w.kernel - 1) % 2 for w in call.windows())
+            if call.options.get("padding") == "same" and uneven:
                 self._refuse(node, call, "pads its two sides differently; give the padding as a number")
+            if not isinstance(node.meta[VALUE], Tensor):
+                self._refuse(node, call, "gives the indices of its maxima, which are of the subsampled map")
             step = self._call(node, call, step, (rows, columns))
         self.steps.append(step)
         return after[0], after[1]
@@ -265,15 +289,14 @@ class _Rarefier:
                 held.in_channels, held.out_channels, kernel, stride, padding, dilation, held.groups,
                 held.bias is not None, held.padding_mode, device="meta",
             )  # fmt: skip
+            if not isinstance(held.weight, nn.Parameter):
+                self._refuse(node, call, "computes its weights anew in every pass; remove that parametrization")
             layer.weight, layer.bias = held.weight, held.bias
         elif call.name == "conv2d":
-            given = [*step.args, *(step.options[key] for key in ("weight", "bias") if key in step.options)]
-            groups = call.options.get("groups", 1)
-            own = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-            return replace(step, args=tuple(given[:3]), options=own)
+            given = dict(zip(("input", "weight", "bias"), step.args, strict=False)) | dict(step.options)
+            own = {"stride": stride, "padding": padding, "dilation": dilation, "groups": call.options.get("groups", 1)}
+            return replace(step, args=(given["input"], given["weight"], given.get("bias")), options=own)
         elif call.name == "max_pool2d":
-            if call.options.get("return_indices"):
-                self._refuse(node, call, "gives the indices of its maxima, which are of the subsampled map")
             layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=rows.ceil)
             if any(2 * w.padding > w.kernel for w in windows):  # more than torch's own takes
                 layer = DilatedMaxPool(windows)
@@ -281,18 +304,18 @@ class _Rarefier:
             options = [call.options.get("count_include_pad", True), call.options.get("divisor_override")]
             layer = DilatedAvgPool(windows, *options)
         key = layer_name(self.geometry.traced.title(node), self.layers)
-        self.layers[key] = layer
-        return Step(step.name, "layer", key, step.args[:1])
+        self.layers[key] = layer.train(self.training)
+        return Step(step.name, "layer", key, (Ref(step.refs()[0]),))
 
     def _padded(self, node: Node, call: Call, step: Step, place: Place) -> Step:
         sides = call.options["pad"]
         sides = [sides] * 4 if isinstance(sides, int) else list(sides)
         (_, down), (_, right) = place
-        wide = [n * rate for n, rate in zip(sides, (right, right, down, down), strict=False)]
+        wide = [n * rate for n, rate in zip(sides, (right, right, down, down, 1, 1, 1, 1), strict=False)]
         value = getattr(call.layer, "value", call.options.get("value", 0.0)) or 0.0
         if call.options.get("mode", "constant") != "constant":
             self._refuse(node, call, "pads with the map's own values; only constants can be dilated")
-        return Step(step.name, "function", "functional.pad", (*step.args[:1], wide, "constant", value))
+        return Step(step.name, "function", "functional.pad", (Ref(step.refs()[0]), wide, "constant", value))
 
     def _refuse(self, node: Node, call: Call, reason: str) -> NoReturn:
         raise GeometryError(f"cannot rarefy: {self.geometry.traced.title(node)} ({call.title}) {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,11 +87,13 @@ class DenseClassifier(nn.Module):
         self.names = tuple(map(str, range(self.classes) if names is None else names))
         if len(set(self.names)) != self.classes or len(self.names) != self.classes:
             raise OptionError(
-                f"{len(set(self.names))} different names; give each of the {self.classes} classes its own"
+                f"{len(self.names)} names, {len(set(self.names))} of them different; give each of the {self.classes} "
+                "classes its own"
             )
         if inputs is not None and inputs.channels != channels:
             raise OptionError(f"means of {inputs.channels} channels; the classifier takes {channels}")
-        self.normalise = nn.Identity() if inputs is None else Normalise(inputs)
+        weight = next(net.parameters(), torch.empty(0))
+        self.normalise = nn.Identity() if inputs is None else Normalise(inputs).to(weight.device, weight.dtype)
 
     @property
     def roomy(self) -> tuple[int, int]:
@@ -153,32 +156,38 @@ def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) 
     height, width = dense.input_size
     down, right = dense.stride
     random = torch.Generator().manual_seed(0)
-    parameter = next(classifier.parameters(), torch.empty(0))
-    net, plain = dense.net, rewriter.plain.eval()
+    parts: list[nn.Module] = [classifier, dense.net, rewriter.plain]
+    kind = next((each.dtype for each in classifier.parameters() if each.is_floating_point()), torch.float32)
+    if torch.finfo(kind).bits < 32 or any(each.device.type != "cpu" for each in classifier.parameters()):
+        wide = torch.promote_types(kind, torch.float32)  # fast arithmetic of accelerators rounds too much
+        parts = [copy.deepcopy(each).to("cpu", wide) for each in parts]
+    classifier, net, plain = parts[0], cast(Wired, parts[1]), cast(Wired, parts[2]).eval()
     with torch.inference_mode():
         larger = (height + (WINDOWS - 1) * down, width + (WINDOWS - 1) * right)
-        image = torch.randn((1, dense.channels, *larger), generator=random).to(parameter.device, parameter.dtype)
-        alone = image[:, :, :height, :width]
-        logits = _difference(net(alone).flatten(1), classifier(alone).flatten(1))
+        image = torch.randn((1, dense.channels, *larger), generator=random).to(torch.promote_types(kind, torch.float32))
+
+        def alone() -> Tensor:
+            return image[:, :, :height, :width].clone()  # nets may change their inputs in place
+
+        logits = _difference(net(alone()).flatten(1), classifier(alone()).flatten(1))
         rows, columns = trace(net, (1, dense.channels, height, width)).output.fields()
         local = min(rows.start, columns.start) >= 0 and rows.stops[0] <= height and columns.stops[0] <= width
         cut = plain.inputs[0] if local else rewriter.cut()
-        held = rewriter.alias.get(cut, cut)
-        values = {net.inputs[0]: image, **net.run({net.inputs[0]: image}, [held])}
-        here, at = values[net.output], values[held]
-        size = plain.run({plain.inputs[0]: alone}, [cut])[cut].shape[2:] if cut != plain.inputs[0] else (height, width)
-        steps = [0 if n == 1 else (at.shape[2 + a] - size[a]) // (n - 1) for a, n in enumerate(here.shape[2:])]
         comparable = local or cut != plain.inputs[0]
+        at, here = net.until(rewriter.alias.get(cut, cut))(image.clone()), net(image.clone())
+        size = plain.until(cut)(alone()).shape[2:]
+        steps = [0 if n == 1 else (at.shape[2 + a] - size[a]) // (n - 1) for a, n in enumerate(here.shape[2:])]
         cells = 0.0 if comparable else None
         for i in range(min(WINDOWS, here.shape[2]) if comparable else 0):
             for j in range(min(WINDOWS, here.shape[3])):
-                window = at[:, :, i * steps[0] :, j * steps[1] :][:, :, : size[0], : size[1]].contiguous()
-                given = {plain.inputs[0]: alone, cut: window}
-                there = classifier(window) if local else plain.run(given)[plain.output]
+                window = at[:, :, i * steps[0] :, j * steps[1] :][:, :, : size[0], : size[1]].clone()
+                there = (
+                    classifier(window) if local else plain.run({plain.inputs[0]: alone(), cut: window})[plain.output]
+                )
                 cells = max(cells or 0.0, _difference(here[:, :, i, j], there.flatten(1)))
     found = Conformance(logits, cells, "image" if cut == plain.inputs[0] else "map")
     worst = max(logits, cells or 0.0)
-    if worst > TOLERANCE:
+    if worst > max(TOLERANCE, torch.finfo(kind).eps):  # averages over windows of unequal size are weights too
         raise GeometryError(
             f"the dense form of {type(classifier).__name__} is off by {worst:.1e} of the largest logit; "
             "expected the same to rounding: please report this classifier"
@@ -187,9 +196,10 @@ def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) 
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest one, of the largest value; float32 where they are narrower."""
-    scale = theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny)
-    return float((ours - theirs).abs().max() / scale)
+    """The largest one, of the largest finite value; infinite where only one of both is finite."""
+    scale = theirs.abs().nan_to_num(0, 0).max().clamp(min=torch.finfo(theirs.dtype).tiny)
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    return float(torch.where(same, 0, (ours - theirs).abs()).nan_to_num(torch.inf).max() / scale)
 
 
 def first_channels(classifier: nn.Module) -> int:

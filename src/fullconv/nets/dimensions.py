@@ -7,7 +7,6 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fullconv.fields import Fields
@@ -151,7 +150,7 @@ def _picked(items: list[Any], old: Shape) -> list[Effect] | None:
     kinds = [type(each) for each in items]
     if not set(kinds) <= {int, slice, type(None), type(Ellipsis), *map(type, lists)}:
         return None
-    if any(isinstance(each, Tensor) and (each.ndim != 1 or each.dtype == torch.bool) for each in lists):
+    if any(isinstance(each, Tensor) and each.ndim != 1 for each in lists):
         return None
     if any(isinstance(each, list) and any(type(number) is not int for number in each) for each in lists):
         return None

@@ -5,6 +5,7 @@ Sources: Long et al. 2015, sections 3 and 4; Shelhamer et al. 2016, section 4.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -65,35 +66,29 @@ class FCN(nn.Module):
         options: the net.
         trunk: instead of options, a classifier of one's own, whose layers up to the last and their weights the net
             takes over.
-        classes, stride, ...: with `trunk`, as in `NetOptions`; default stride: the coarsest.
+        own: with `trunk`: `classes` (K or by task; 21), `stride` (the coarsest), `inputs` (the classifier's own),
+            `upsampling` and `scales`, as in `NetOptions`.
 
     Raises:
         OptionError: options that name no trunk or a stride that the trunk does not have.
         GeometryError: inputs of a wrong shape or type, or too little padding for their size.
     """
 
-    def __init__(
-        self,
-        options: NetOptions | None = None,
-        *,
-        trunk: DenseClassifier | None = None,
-        classes: int | Mapping[str, int] = 21,
-        stride: int | None = None,
-        **others: Any,
-    ) -> None:
+    def __init__(self, options: NetOptions | None = None, *, trunk: DenseClassifier | None = None, **own: Any) -> None:
         super().__init__()
-        own = None if trunk is None else WiredTrunk.of(trunk)
-        if options is None:
-            if own is None or trunk is None:
-                raise OptionError("neither options nor a trunk; give trunk= a classifier that was convolutionalised")
-            options = _own_options(own, trunk, classes, stride, others)
-        elif own is not None or others or stride is not None:
-            raise OptionError("options and a trunk; give one of the two")
-        self.options = options
+        if (options is None) == (trunk is None):
+            raise OptionError(
+                f"{'neither' if options is None else 'both'} options and a trunk; give one (a trunk is what "
+                "convolutionalize makes of a classifier)"
+            )
+        if trunk is not None and not isinstance(trunk, DenseClassifier):
+            raise OptionError(f"a {type(trunk).__name__} as trunk; convolutionalize it first")
+        if options is not None and own:
+            raise OptionError(f"{', '.join(own)} beside options, which hold them; leave them out")
+        given = None if trunk is None else WiredTrunk.of(copy.deepcopy(trunk))
+        self.options = options = options or _own_options(cast(WiredTrunk, given), trunk, own)
         self.early = options.fusion == "early" and len(options.inputs) > 1
-        trunks = self._make_trunks(options)
-        if own is not None:
-            next(iter(trunks.values())).load_state_dict(own.state_dict())
+        trunks = self._make_trunks(options, given)
         taps = cast(AnyTrunk, next(iter(trunks.values()))).taps
         if options.stride not in taps:
             raise OptionError(
@@ -114,12 +109,12 @@ class FCN(nn.Module):
         )
         self.to_channels_last()
 
-    def _make_trunks(self, options: NetOptions) -> dict[str, Trunk] | dict[str, WiredTrunk]:
+    def _make_trunks(self, options: NetOptions, given: WiredTrunk | None) -> dict[str, Trunk] | dict[str, WiredTrunk]:
         channels = {name: i.channels for name, i in options.inputs.items()}
         if self.early:
             channels = {FUSED: sum(channels.values())}
         if options.trunk == OWN:
-            trunk = WiredTrunk.from_json(options.wiring)
+            trunk = given or WiredTrunk.from_json(options.wiring)
             ((name, count),) = channels.items()
             if count != trunk.input_channels:
                 raise OptionError(f"{count} channels for a trunk of {trunk.input_channels}; give inputs of as many")
@@ -209,26 +204,26 @@ class FCN(nn.Module):
         return {name: x[name] for name in wanted}
 
 
-def _own_options(
-    own: WiredTrunk,
-    dense: DenseClassifier,
-    classes: int | Mapping[str, int],
-    stride: int | None,
-    others: Mapping[str, Any],
-) -> NetOptions:
-    inputs: InputOptions | None = others.get("inputs", dense.inputs)
+OWN_OPTIONS = ("classes", "stride", "inputs", "upsampling", "scales")
+"""That a net with a trunk of one's own takes beside it."""
+
+
+def _own_options(own: WiredTrunk, dense: DenseClassifier | None, given: Mapping[str, Any]) -> NetOptions:
+    if unknown := sorted(set(given) - set(OWN_OPTIONS)):
+        raise unknown_name("option of a net with its own trunk", unknown[0], OWN_OPTIONS)
+    inputs: InputOptions | None = given.get("inputs", None if dense is None else dense.inputs)
     if inputs is None:
         raise OptionError(
             "the classifier's normalisation is not known; give inputs=InputOptions(mean, std), for values of 0..255"
         )
-    tasks = {"semantic": classes} if isinstance(classes, int) else dict(classes)
+    classes = given.get("classes", 21)
     return NetOptions(
-        **{
-            **others,
-            "trunk": OWN,
-            "stride": max(own.taps) if stride is None else stride,
-            "classes": tasks,
-            "inputs": {"image": inputs},
-            "wiring": own.to_json(),
-        }
+        OWN,
+        given.get("stride", max(own.taps)),
+        {"semantic": classes} if isinstance(classes, int) else dict(classes),
+        {"image": inputs},
+        upsampling=given.get("upsampling", "bilinear"),
+        scales=given.get("scales", {}),
+        dropout=0.0,  # its own layers have it
+        wiring=own.to_json(),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import zip_longest
-from math import lcm
+from math import ceil, lcm
 from typing import Any
 
 from torch import nn
@@ -19,13 +19,18 @@ from fullconv.errors import GeometryError, one_line
 from fullconv.fields import Fields
 from fullconv.nets.calls import call_of
 from fullconv.nets.graph import VALUE, Shape, Traced, tensors_of
-from fullconv.nets.reader import COLUMNS, ROWS, Obstacle, Reader
+from fullconv.nets.reader import Reader
+from fullconv.nets.spots import COLUMNS, ROWS, Obstacle
 
 SIZED = {
     "view", "reshape", "flatten", "unflatten", "expand", "broadcast_to", "repeat", "narrow", "chunk", "split",
     "tensor_split", "interpolate", "max_unpool2d",
 }  # fmt: skip
 """Calls whose numbers may be sizes and places: what they read and give tells whether they are the same."""
+
+
+GROWTH = 1024
+"""Pixels at least: what comes of dividing a size must change."""
 
 
 def follows_size(module: nn.Module, shapes: Shape | Mapping[str, Shape], reader: Reader) -> list[Obstacle]:
@@ -40,19 +45,22 @@ def follows_size(module: nn.Module, shapes: Shape | Mapping[str, Shape], reader:
         larger = {name: _grown(shape, growth.get(name)) for name, shape in shapes.items()}
     else:
         larger = _grown(shapes, next(iter(growth.values()), None))
-    kind, plain = type(module).__name__, reader.traced
     try:
         traced = Traced.of(module, larger)
     except GeometryError as error:
-        return [Obstacle("forward", kind, f"takes no larger input ({one_line(error.__cause__ or error)})")]
+        reason = f"takes no larger input ({one_line(error.__cause__ or error)})"
+        return [Obstacle("forward", type(module).__name__, reason)]
     other = Reader(traced)
     other.read()
-    for node, twin in zip_longest(plain.graph.nodes, traced.graph.nodes):
+    for node, twin in zip_longest(reader.traced.graph.nodes, traced.graph.nodes):
         if node is None or twin is None or (node.op, str(node.target)) != (twin.op, str(twin.target)):
-            title = traced.title(twin) if node is None else plain.title(node)
-            return [Obstacle(title, kind, "is not called at all sizes of the input")]
-        if node in reader.spots and not _alike((reader, node), (other, twin)):
-            return [Obstacle(plain.title(node), call_of(node, plain.root).title, "depends on the size of the map")]
+            at, of = (twin, other) if node is None else (node, reader)
+            kind = of.calls[at].title if at in of.calls else type(module).__name__
+            return [Obstacle(of.traced.title(at), kind, "is not called at all sizes of the input")]
+        same = _alike((reader, node), (other, twin)) if node in reader.spots else _given(node) == _given(twin)
+        if not same and (node in reader.spots or node in reader.held):
+            kind = call_of(node, reader.traced.root).title
+            return [Obstacle(reader.traced.title(node), kind, "depends on the size of the map")]
     return []
 
 
@@ -64,12 +72,13 @@ def _growth(reader: Reader) -> dict[str, tuple[int, int]]:
             if rows is not None and columns is not None:
                 fields.setdefault(name, []).append((rows, columns))
     growth = {name: [0, 0] for name in fields}
-    for axis in (ROWS, COLUMNS):
+    for axis in (ROWS, COLUMNS) if fields else ():
         every = [pair[axis] for pairs in fields.values() for pair in pairs]
         strides = {name: pairs[-1][axis].stride for name, pairs in fields.items()}
         units = lcm(*(each.step for each in every)) * lcm(*(stride.denominator for stride in strides.values()))
+        smallest = min(stride * units for stride in strides.values())
         for name, stride in strides.items():
-            growth[name][axis] = int(stride * units)
+            growth[name][axis] = int(stride * units) * ceil(GROWTH / smallest)
     return {name: (rows, columns) for name, (rows, columns) in growth.items()}
 
 
@@ -94,11 +103,15 @@ def _numbers(node: Node, reader: Reader) -> Any:
     """What a function is given besides tensors, as far as it means no sizes and no places."""
     if node.op not in ("call_function", "call_method") or node not in reader.calls:  # an input that is picked by name
         return None
-    given = map_arg((node.args, node.kwargs), lambda each: None if tensors_of(each.meta[VALUE]) else each.meta[VALUE])
     call = reader.calls[node]
     if call.name == "getitem":
-        index = given[0][1]
+        index = _given(node)[0][1]
         return [each for each in (index if isinstance(index, tuple) else [index]) if isinstance(each, int)]
     if call.name == "pad":
         return call.options.get("mode"), call.options.get("value")
-    return None if call.name in SIZED else given
+    return None if call.name in SIZED else _given(node)
+
+
+def _given(node: Node) -> Any:
+    """The arguments of a call without its tensors."""
+    return map_arg((node.args, node.kwargs), lambda each: None if tensors_of(each.meta[VALUE]) else each.meta[VALUE])

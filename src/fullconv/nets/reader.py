@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -12,17 +12,16 @@ from torch.fx.node import Node, map_arg
 
 from fullconv.errors import GeometryError
 from fullconv.fields import Fields
-from fullconv.nets.aliases import Aliases, changed, same_view
+from fullconv.nets.aliases import Aliases, changed
 from fullconv.nets.calls import POINTWISE, Call, call_of
 from fullconv.nets.dimensions import DIMENSIONS
 from fullconv.nets.effects import Effect, mixed
 from fullconv.nets.graph import CONSTANT, VALUE, Shape, Traced, tensors_of
 from fullconv.nets.resampling import RESAMPLING
+from fullconv.nets.spots import COLUMNS, ROWS, Obstacle, Reads, Spot
+from fullconv.nets.tracer import tells_fields
 
-ROWS, COLUMNS = 0, 1
-
-Reads = tuple[Fields | None, Fields | None]
-"""What the units of a map read along (rows, columns) of an input; None: all of it."""
+__all__ = ["Obstacle", "Reader", "Reads", "Spot"]
 
 RULES = DIMENSIONS | RESAMPLING
 
@@ -46,42 +45,6 @@ UNKNOWN = "is not known to be local; a method `fields` of its module can say"
 WEIGHS = "takes its own numbers from the map"
 
 
-@dataclass(frozen=True)
-class Obstacle:
-    """Where a net is not local.
-
-    Attributes:
-        name, kind: of the layer.
-        reason: what it does to the map, for "`name` (`kind`) ...".
-    """
-
-    name: str
-    kind: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.kind}) {self.reason}"
-
-
-@dataclass(frozen=True)
-class Spot:
-    """A tensor's dimensions of rows and columns, and what it reads of the inputs: all, along what it has not."""
-
-    axes: tuple[int | None, int | None]
-    reads: Mapping[str, Reads]
-
-    def whole(self, axes: Iterable[int] = (ROWS, COLUMNS)) -> Spot:
-        """Of what reads all positions along some axes."""
-        mixed = set(axes)
-        return replace(
-            self,
-            reads={
-                name: (None if ROWS in mixed else rows, None if COLUMNS in mixed else columns)
-                for name, (rows, columns) in self.reads.items()
-            },
-        )
-
-
 class Reader:
     """Walks a graph in order and notes what every tensor reads."""
 
@@ -99,11 +62,11 @@ class Reader:
         starts = {node: name for name, node in self.traced.inputs.items()}
         aliases = Aliases()
         for node in self.traced.graph.nodes:
-            tensors, sources = tensors_of(node.meta.get(VALUE)), _tensor_nodes(node)
+            tensors, sources = tensors_of(node.meta.get(VALUE)), _sources(node)
             if not tensors:  # numbers, and the output
                 continue
             if node in starts:
-                self.spots[node] = _start(starts[node], tensors[0].ndim)
+                self.spots[node] = Spot.of_input(starts[node], tensors[0].ndim)
             elif any(each in self.spots for each in sources):
                 self.node, self.call = node, call_of(node, self.traced.root)
                 self.spots[node], self.calls[node] = self._spot(sources), self.call
@@ -123,14 +86,14 @@ class Reader:
             return self._joined_along(sources)
         if call.name in ELEMENTWISE and isinstance(node.meta[VALUE], Tensor):
             return self._joined(sources)
+        if call.name in ATTENTION:
+            return self._attention(sources)
         if not isinstance(first, Node) or first not in self.spots:  # a map among the weights
             return self._unknown(sources)
         if not isinstance(first.meta[VALUE], Tensor):
-            return self._element(first)
-        if hasattr(call.layer, "fields"):
+            return self._element(first) if node.target in (operator.getitem, getattr) else self._unknown(sources)
+        if tells_fields(call.layer):
             return self._told(first, sources[1:])
-        if call.name in ATTENTION:
-            return self._attention(first, sources[1:])
         if call.name == "max_unpool2d":
             return self._unpooled(sources)
         if isinstance(call.options.get("dim"), Tensor):  # the maximum of two maps
@@ -139,8 +102,7 @@ class Reader:
         effects = None if rule is None else rule(call, self._shape(first), self._shape())
         if effects is None:
             return self._unknown(sources)
-        others = () if call.name in SHAPES_ONLY else sources[1:]
-        return self._weighed(self._after(first, effects), others)
+        return self._weighed(self._after(first, effects), sources[1:])
 
     def _shape(self, node: Node | None = None) -> Shape:
         return tuple(tensors_of((node or self.node).meta[VALUE])[0].shape)
@@ -257,14 +219,15 @@ class Reader:
                 spot = self._refused(spot, MADE)
         return spot
 
-    def _attention(self, first: Node, others: Sequence[Node]) -> Spot:
+    def _attention(self, sources: Sequence[Node]) -> Spot:
+        first, others = sources[0], sources[1:]
         if self.call.name in ("matmul", "mm") and self.held.issuperset(others):  # a linear layer
             rank = len(self._shape(first))
             effects = mixed(rank, [rank - 1])
             if len(self._shape()) < rank:
                 effects[-1] = replace(effects[-1], to=None)
             return self._after(first, effects)
-        return replace(self._unknown([first, *others], ATTENDS), axes=(None, None))
+        return replace(self._unknown(sources, ATTENDS), axes=(None, None))
 
     # Calls of modules that tell, and of tuples.
 
@@ -272,7 +235,10 @@ class Reader:
         """By a module's method `fields`."""
         arguments, options = map_arg((self.node.args, self.node.kwargs), lambda node: node.meta[VALUE])
         tell: Any = getattr(self.call.layer, "fields", None)
-        told = tell(*arguments, **options)
+        try:
+            told = tell(*arguments, **options)
+        except TypeError as error:  # another method of that name
+            told = error
         if not isinstance(told, tuple) or len(told) != 2 or not all(isinstance(each, Fields) for each in told):
             raise GeometryError(
                 f"{self.traced.title(self.node)} ({self.call.title}) has a method `fields` that gives {told!r}; "
@@ -287,8 +253,10 @@ class Reader:
 
     def _element(self, first: Node) -> Spot:
         """Of several tensors, which all read the same."""
-        spot = self.spots[first]
-        if self.node.meta[VALUE].ndim != len(self._shape(first)):
+        spot, value = self.spots[first], self.node.meta[VALUE]
+        if not isinstance(value, Tensor):
+            return spot
+        if value.ndim != len(self._shape(first)):
             return self._unknown([first])
         pooling = self.calls[first].name in ("max_pool2d", "adaptive_max_pool2d")
         if pooling and self.node.args[1] != 0 and any(not self._unpools(user) for user in self.node.users):
@@ -307,7 +275,7 @@ class Reader:
             return self._unknown(sources)
         windows = [replace(window, transposed=False) for window in self.call.windows()]
         undone = [replace(window, ceil=False) for window in found.windows()]
-        sizes = self._shape(_tensor_nodes(pool)[0]), self._shape(places)
+        sizes = self._shape(_sources(pool)[0]), self._shape(places)
         if windows != undone or sizes != (self._shape(), self._shape(values)):
             return self._unknown(sources)
         effects = RESAMPLING["max_unpool2d"](self.call, self._shape(values), self._shape()) or ()
@@ -321,13 +289,14 @@ class Reader:
         refused = target in self.held
         for node in aliases.of(target):
             spot = self.spots.get(node)
-            if same_view(node, target):
+            if node is target:
                 self.spots[node] = after
             elif before is not None and spot is not None and self._parallel(node, target, before):
                 self.spots[node] = self._union(spot, Spot((None, None), after.reads))
             elif aliases.used_after(node, self.node):
                 refused = True
-                self.spots[node] = after.whole()
+                axes = (None, None) if spot is None else spot.axes
+                self.spots[node] = Spot(axes, {**after.reads, **({} if spot is None else spot.reads)}).whole()
         if refused:
             self._obstacle(CHANGES)
 
@@ -341,19 +310,13 @@ class Reader:
         return sizes[0] == sizes[1] and spot.reads == before.reads
 
 
-def _start(name: str, rank: int) -> Spot:
-    """Of an input: a map has its rows and columns last, a vector none."""
-    if rank < 3:
-        return Spot((None, None), {name: (None, None)})
-    return Spot((rank - 2, rank - 1), {name: (Fields(), Fields())})
-
-
 def _is_held(node: Node) -> bool:
     return node.op == "get_attr" and CONSTANT not in str(node.target)
 
 
-def _tensor_nodes(node: Node) -> list[Node]:
+def _sources(node: Node) -> list[Node]:
     """The tensors that a call is given, in order, as often as it is given them."""
     found: list[Node] = []
     map_arg((node.args, node.kwargs), found.append)
-    return [each for each in found if tensors_of(each.meta[VALUE])]
+    found = [each for each in found if tensors_of(each.meta[VALUE])]
+    return found[:1] if node.target in SHAPES_ONLY else found

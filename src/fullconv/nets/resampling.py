@@ -15,11 +15,11 @@ from fullconv.nets.graph import Shape
 
 WRAPS = "pads with the opposite side of the map"
 
-LARGEST_FACTOR = 4096
-"""In the numbers of a ratio of interpolation."""
+LARGEST_FACTOR = 64
+"""In a ratio of interpolation: places closer to whole numbers than 1/64 float32 may round to the wrong cell."""
 
 LARGEST_EXACT = 40
-"""Up to this factor torch finds the nearest cell by a product in float32, rounded down, on maps of up to 2**14 cells."""
+"""Up to this factor torch, which multiplies in float32 and rounds down, finds the nearest of up to 2**14 cells."""
 
 
 def _windows(call: Call, old: Shape, _: Shape) -> list[Effect] | None:
@@ -42,8 +42,7 @@ def _windows(call: Call, old: Shape, _: Shape) -> list[Effect] | None:
 
 
 def _pad(call: Call, old: Shape, _: Shape) -> list[Effect]:
-    sides = call.options["pad"]
-    sides = [sides] * 4 if isinstance(sides, int) else list(sides)  # a number only from layers
+    sides = list(call.options["pad"])
     mode = call.options.get("mode", "constant")
     effects = kept(len(old))
     for number, (start, stop) in enumerate(zip(sides[::2], sides[1::2], strict=True)):
@@ -79,15 +78,25 @@ def _interpolate(call: Call, old: Shape, new: Shape) -> list[Effect] | None:
     for dim in range(2, len(old)):
         size, cells = old[dim], new[dim]
         scale = scales[dim - 2] if isinstance(scales, Sequence) else scales
-        ratio = Fraction(size, cells) if scale is None else 1 / Fraction(scale).limit_denominator(LARGEST_FACTOR)
+        ratio = Fraction(size, cells) if scale is None else _ratio(scale)
         if options.get("align_corners") and size != cells:
             effects[dim] = Effect(dim, None, "aligns the corners of maps, by a ratio that depends on their size")
             continue
-        plain = 1 in (ratio.numerator, ratio.denominator) if scale is None else scale == float(1 / ratio)
-        reason = "" if plain else f"resizes by a ratio that depends on the size of the map ({cells}/{size} here)"
+        reason = ""
+        if scale is None and 1 not in (ratio.numerator, ratio.denominator):
+            reason = f"resizes by a ratio that depends on the size of the map ({cells}/{size} here)"
+        elif scale is not None and scale != float(1 / ratio):
+            reason = f"resizes by {scale:g}, which is no ratio of small numbers"
         fields = adaptive_fields(size, cells) if mode == "area" else _resampled(ratio, mode)
         effects[dim] = Effect(dim, fields, reason)
     return effects
+
+
+def _ratio(scale: float) -> Fraction:
+    """The inverse of a factor, as a ratio of small numbers that is near."""
+    if scale < 1:
+        return Fraction(1 / scale).limit_denominator(LARGEST_FACTOR)
+    return 1 / Fraction(scale).limit_denominator(LARGEST_FACTOR)
 
 
 def _shuffle(call: Call, old: Shape, new: Shape) -> list[Effect]:

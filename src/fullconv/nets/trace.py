@@ -21,7 +21,8 @@ from fullconv.geometry import Window
 from fullconv.nets.calls import WINDOWS
 from fullconv.nets.graph import VALUE, Shape, Traced, tensors_of
 from fullconv.nets.invariance import follows_size
-from fullconv.nets.reader import Obstacle, Reader, Reads
+from fullconv.nets.reader import Reader
+from fullconv.nets.spots import Obstacle, Reads
 
 
 @dataclass(frozen=True)

@@ -160,13 +160,13 @@ class Wired(nn.Module):
         self.inputs, self.output = list(inputs), output
         self.steps = self._needed(steps, [output])
         known = set(inputs)
+        tables: dict[str, Container[str]] = {
+            "layer": set(self.layers), "constant": set(self.constants), "function": FUNCTIONS, "method": METHODS
+        }  # fmt: skip
         for step in self.steps:
             for name in step.refs():
                 if name not in known:
                     raise GeometryError(f"step {step.name!r} uses {name!r}, which no earlier step gives")
-            tables: dict[str, Container[str]] = {
-                "layer": set(self.layers), "constant": set(self.constants), "function": FUNCTIONS, "method": METHODS
-            }  # fmt: skip
             target = step.target.rstrip("_") if step.kind == "method" else step.target
             if target not in tables.get(step.kind, ()):
                 raise GeometryError(f"step {step.name!r} calls the {step.kind} {step.target!r}, which is not there")
@@ -208,6 +208,11 @@ class Wired(nn.Module):
         if len(found) < len(keep):
             raise GeometryError(f"{min(keep - set(found))!r} is wanted, which is no input and given by no step")
         return found
+
+    def until(self, name: str) -> Wired:
+        """The steps up to one, whose value is the output."""
+        end = next((i + 1 for i, step in enumerate(self.steps) if step.name == name), 0)
+        return Wired(dict(self.layers.items()), self.steps[:end], self.inputs, name, dict(self.constants.items()))
 
     def pruned(self) -> Wired:
         """The same without layers and constants that no step uses."""
@@ -275,7 +280,9 @@ def wired(traced: Traced, module: nn.Module) -> Wired:
     layers: dict[str, nn.Module] = {}
     constants: dict[str, Tensor] = {}
     steps: list[Step] = []
-    copies: dict[int, Any] = {}  # layers that share weights share them after the copy
+    # Layers that share weights share them after the copy; weights that hooks compute are not copied by themselves.
+    held = [each for part in module.modules() for each in vars(part).values() if isinstance(each, Tensor)]
+    copies: dict[int, Any] = {id(each): each.detach().clone() for each in held if not each.is_leaf}
     targets: dict[str, str] = {}
     inputs = [node.name for node in traced.inputs.values()]
     prefix = "" if type(traced.root) is type(module) else "module."  # it may be held, to be given its inputs in order
@@ -287,6 +294,9 @@ def wired(traced: Traced, module: nn.Module) -> Wired:
             name = targets.setdefault(str(node.target), layer_name(traced.title(node), layers))
             if name not in layers:
                 layers[name] = copy.deepcopy(module.get_submodule(traced.title(node)), copies)
+                with torch.no_grad():
+                    for hook in layers[name]._forward_pre_hooks.values():  # they compute weights (see `Traced.of`)
+                        hook(layers[name], ())
             steps.append(step_of(node, "layer", name))
         elif node.op == "get_attr":
             name = layer_name(str(node.target).removeprefix(prefix), constants)

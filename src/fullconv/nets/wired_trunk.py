@@ -51,16 +51,14 @@ class WiredTrunk(nn.Module):
         self.net, self.input_channels, self.size = net, channels, size
         with evaluating(net):
             layers = steps_traced(net, trace(net, (1, channels, *size)), "a trunk")
-        self.layers: dict[int, TracedLayer] = {}
+        self.taps: dict[int, str] = {}
+        self._maps: dict[int, tuple[int, Fields, Fields]] = {}  # (channels, rows, columns) of the taps
         for name in narrows(net):
             layer = layers.get(name)
             if layer is not None and layer.local and layer.axes == (2, 3) and len(layer.shape) == 4:
                 rows, columns = layer.fields()
                 if rows.period == columns.period == 1 and rows.step == columns.step:
-                    self.layers[rows.step] = layer
-        self.taps = {
-            stride: name for name, layer in layers.items() for stride, each in self.layers.items() if each is layer
-        }
+                    self.taps[rows.step], self._maps[rows.step] = name, (layer.shape[1], rows, columns)
         if not self.taps:
             raise GeometryError("the steps give no map of equal strides along both axes; a trunk needs one")
         # Units centred on the first pixel or before it exist, and reach the border, whatever the size of the image.
@@ -108,7 +106,7 @@ class WiredTrunk(nn.Module):
 
     def channels(self, stride: int) -> int:
         """Channels of the tap at `stride`."""
-        return self.layers[stride].shape[1]
+        return self._maps[stride][0]
 
     def poolings(self) -> dict[int, Pooling]:
         """None: unpooling knows the named trunks' poolings only, and takes learned upsampling here."""
@@ -117,7 +115,7 @@ class WiredTrunk(nn.Module):
     def paths(self, stride: int) -> tuple[list[Layer], list[Layer]]:
         """(vertical, horizontal) geometry from the image to the tap at `stride`: one window of the same fields."""
         rows, columns = (
-            _window(fields, padding) for fields, padding in zip(self.layers[stride].fields(), self.padding, strict=True)
+            _window(fields, padding) for fields, padding in zip(self._maps[stride][1:], self.padding, strict=True)
         )
         return rows, columns
 

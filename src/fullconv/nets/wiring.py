@@ -25,8 +25,8 @@ MAX_VALUES, MAX_DEPTH = 512, 8
 MAX_NAME = 256
 """Characters."""
 
-REWRITTEN = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "conv_transpose2d", "max_unpool2d"}
-"""Functions that no file may call: convolutionalizing replaces the first two, and has no use for the others."""
+REFUSED = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "conv_transpose2d", "max_unpool2d", "tensor_split"}
+"""Functions that no file may call: convolutionalizing replaces the first two, and the others cost without bound."""
 
 TYPES = {
     name: getattr(torch, name)
@@ -184,8 +184,8 @@ def _step(value: Any) -> Step:
         raise OptionError(f"step {name!r}: expected a target, a list of arguments and an object of options")
     if len(target) > MAX_NAME:
         raise OptionError(f"step {name!r} calls {shown(target)}; expected up to {MAX_NAME} characters")
-    if kind in ("function", "method") and target.rpartition(".")[2].removesuffix("_") in REWRITTEN:
-        raise OptionError(f"step {name!r} calls {target}, which no file may; put a layer of torch there")
+    if kind in ("function", "method") and target.rpartition(".")[2].removesuffix("_") in REFUSED:
+        raise OptionError(f"step {name!r} calls {target}, which no file may; put a layer or a split there")
     _check_values(name, [args, options])
     step = Step(
         name, kind, target, tuple(_decoded(each) for each in args), {_name(k): _decoded(v) for k, v in options.items()}

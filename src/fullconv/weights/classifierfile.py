@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from fullconv.errors import FullconvError, GeometryError, ModelFileError, OptionError
 from fullconv.nets.dense_classifier import Conformance, DenseClassifier
 from fullconv.nets.layer_table import Rule, shown, within
+from fullconv.nets.normalise import Normalise
 from fullconv.nets.options import InputOptions
 from fullconv.nets.wiring import from_json, to_json
 from fullconv.weights.modelfile import FORMAT, brief, check_kind, read_header, read_tensors, write_file
@@ -90,8 +91,9 @@ def read_classifier(path: str | Path) -> DenseClassifier:
     except Exception as error:  # a net of nonsense fails in as many ways as torch has functions
         text = str(error) if isinstance(error, FullconvError) else f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{path}: not a usable fullconv classifier: {brief(text)}") from error
-    width = next((each.dtype for each in dense.net.parameters() if each.is_floating_point()), torch.float32)
-    dense.normalise.to(width)
+    if dense.inputs is not None:  # it was made on the meta device
+        width = next((each.dtype for each in dense.net.parameters() if each.is_floating_point()), torch.float32)
+        dense.normalise = Normalise(dense.inputs).to(width)
     return dense.eval()
 
 
