@@ -468,7 +468,8 @@ def test_weights_that_are_computed_become_what_they_are_today(kind: str) -> None
 
 
 def test_an_input_that_is_changed_in_place() -> None:
-    classifier = seeded(lambda: nn.Sequential(nn.ReLU(inplace=True), *unpadded(), nn.Flatten(), linear(FEATURES)))()
+    first = nn.LeakyReLU(0.5, inplace=True)
+    classifier = seeded(lambda: nn.Sequential(first, *unpadded(), nn.Flatten(), linear(FEATURES)))()
     dense = convolutionalize(classifier, 32)
     x = images(1, 3, (32, 32))
     same(outputs(dense, x.clone()).flatten(1), outputs(classifier, x.clone()), 1e-5)
@@ -478,7 +479,7 @@ def test_a_map_that_is_changed_in_place_where_the_tail_begins() -> None:
     """The check cuts it into windows as it is before."""
 
     def step(x: Tensor) -> Tensor:
-        return F.leaky_relu(x, 0.5, inplace=True).flatten(1)
+        return F.leaky_relu(x.flatten(1), 0.5, inplace=True)
 
     classifier = seeded(lambda: Net(padded()[:5], step, linear(12 * 14 * 14)))().double()
     dense = convolutionalize(classifier, 28)
@@ -506,7 +507,10 @@ def test_what_it_says_of_itself() -> None:
 def test_pictures_in_rgb() -> None:
     inputs = InputOptions(mean=(100.0, 110.0, 120.0), std=(32.0, 64.0, 128.0), order="bgr")
     classifier = CLASSIFIERS["nn.Flatten"].build().double()
-    plain, dense = convolutionalize(classifier, 32), convolutionalize(classifier, 32, inputs=inputs, names="abcde")
+    plain, dense = (
+        convolutionalize(classifier, 32),
+        convolutionalize(classifier, 32, inputs=inputs, names=list("abcde")),
+    )
     picture = torch.randint(0, 256, (2, 3, 37, 41), dtype=torch.uint8)
     mean, std = (torch.tensor(each, dtype=torch.float64).view(3, 1, 1) for each in (inputs.mean, inputs.std))
     expected = outputs(plain, ((picture - mean) / std)[:, [2, 1, 0]])
@@ -765,12 +769,18 @@ def test_cells_between_pixels_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_size": 0}, "input size 0x0; expected at least 1x1"),
-        ({"input_size": (32, -1)}, "input size 32x-1; expected at least 1x1"),
+        ({"input_size": 0}, "input size 0; expected one whole number of pixels, or (H, W)"),
+        ({"input_size": (32, -1)}, "input size (32, -1); expected one whole number of pixels, or (H, W)"),
         ({"names": ["a", "b", "c", "d"]}, "4 names, 4 of them different; give each of the 5 classes its own"),
         ({"names": ["a", "b", "c", "d", "a"]}, "5 names, 4 of them different; give each of the 5 classes its own"),
         ({"names": list("abcdef")}, "6 names, 6 of them different; give each of the 5 classes its own"),
         ({"names": list("abcdea")}, "6 names, 5 of them different; give each of the 5 classes its own"),
+        ({"input_size": "32"}, "input size '32'; expected one whole number of pixels, or (H, W)"),
+        ({"names": "dogs"}, "names 'dogs' are a text; give a list of one name a class"),
+        (
+            {"inputs": InputOptions((0.5, 0.4, 0.4), (0.2, 0.2, 0.2))},
+            "means (0.5, 0.4, 0.4) and deviations (0.2, 0.2, 0.2) are of pictures of 0..1; multiply them by 255",
+        ),
         ({"inputs": InputOptions((0.0,), (1.0,))}, "means of 1 channels; the classifier takes 3"),
     ],
 )
@@ -781,8 +791,41 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_what_is_no_module() -> None:
+    with pytest.raises(OptionError, match=r"a classifier of type type; expected a module, such as MyNet\(\)"):
+        convolutionalize(nn.Sequential, 8)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (torch.zeros(3, 40, 40), r"a tensor of shape \(3, 40, 40\)"),
+        (torch.zeros(1, 1, 40, 40), r"a tensor of shape \(1, 1, 40, 40\)"),
+        (torch.zeros(1, 3, 31, 40), r"a tensor of shape \(1, 3, 31, 40\)"),
+        ("photo.jpg", "a str"),
+    ],
+)
+def test_images_that_do_not_fit(image: Any, found: str) -> None:
+    dense = convolutionalize(CLASSIFIERS["nn.Flatten"].build(), 32)
+    with pytest.raises(GeometryError, match=found + r"; expected \(N, 3, H, W\) with H of at least 32 and W of at"):
+        dense(image)
+
+
+def test_a_batch_of_one_that_is_squeezed_away() -> None:
+    class Squeezing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(F.adaptive_avg_pool2d(self.conv(x), 1).squeeze())
+
+    net = Squeezing().eval()
+    image = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(convolutionalize(net, 16)(image)[:, :, 0, 0], net(image))
+
+
 def test_channels_that_nothing_tells() -> None:
-    with pytest.raises(
-        OptionError, match="the classifier has no convolution that tells the channels of its input; give ch"
-    ):
+    with pytest.raises(OptionError, match="no convolution tells the channels of the input; give ch"):
         convolutionalize(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), 4)

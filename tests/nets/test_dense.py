@@ -210,7 +210,7 @@ def test_nothing_is_learned_from_shifts() -> None:
 
 def test_pictures_in_rgb() -> None:
     inputs = InputOptions((90.0, 100.0, 110.0), (64.0, 64.0, 64.0), "bgr")
-    net = convolutionalize(CLASSIFIERS["nn.Flatten"].build().double(), 32, names="abcde", inputs=inputs)
+    net = convolutionalize(CLASSIFIERS["nn.Flatten"].build().double(), 32, names=list("abcde"), inputs=inputs)
     picture = torch.randint(0, 256, (1, 3, 35, 37), dtype=torch.uint8)
     dense = rarefy(net)
     assert isinstance(dense, DenseClassifier)
@@ -383,6 +383,9 @@ def test_any_net(drawn: tuple[list[nn.Module], bool], more: int, seed: int) -> N
     assert all(n > 0 for n in stitched[:, :, inside[0], inside[1]].shape)
     same(dense[:, :, inside[0], inside[1]], stitched[:, :, inside[0], inside[1]])
     own = outputs(net, x)
+    # Where it begins a map is padded alike in every phase that the net has itself.
+    some = dense[:, :, : inside[0].stop : rows.step, : inside[1].stop : columns.step]
+    same(some, own[:, :, : some.shape[2], : some.shape[3]])
     if not padded:
         assert dense.shape == stitched.shape
         some = stitched[:, :, :: rows.step, :: columns.step]
@@ -706,7 +709,7 @@ def test_what_has_no_interior_is_refused_alike() -> None:
 
 
 def test_channels_that_nothing_tells() -> None:
-    with pytest.raises(OptionError, match="has no convolution that tells the channels of its input; give channels="):
+    with pytest.raises(OptionError, match="no convolution tells the channels of the input; give channels="):
         rarefy(nn.MaxPool2d(2))
 
 
@@ -715,3 +718,17 @@ def test_batch_norm_in_training_mode_is_refused() -> None:
     for dense in (rarefy, lambda net: shift_and_stitch(net, torch.zeros(1, 2, 9, 9))):
         with pytest.raises(GeometryError, match="takes statistics of the batch in training mode; call eval"):
             dense(net)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 40, 40), "a tensor of shape (3, 40, 40); expected an image (N, C, H, W)"),
+        ("photo.jpg", "a str; expected an image (N, C, H, W)"),
+        (torch.zeros(1, 3, 40, 40, dtype=torch.uint8), "an image of torch.uint8; expected floating point numbers"),
+    ],
+)
+def test_what_is_no_image(image: Any, message: str) -> None:
+    with pytest.raises(GeometryError) as caught:
+        shift_and_stitch(nn.Conv2d(3, 2, 3), image)
+    assert str(caught.value).startswith(message)

@@ -89,7 +89,8 @@ def evidence(module: nn.Module) -> set[str]:
         except RuntimeError:
             return found | {"takes one size"}
     corner = tuple(slice(n // 4 + 1) for n in here.shape[2:])  # three quarters from where the sizes differ
-    if here.ndim == 4 and not torch.allclose(here[:, :, *corner], larger[:, :, *corner], rtol=1e-9, atol=1e-9):
+    near, same = (y[:, :, *corner] if y.ndim == 4 else y[:, :0] for y in (here, larger))
+    if near.shape != same.shape or not torch.allclose(near, same, rtol=1e-9, atol=1e-9):
         found.add("follows the size")
     return found
 
@@ -396,6 +397,7 @@ OBSTACLES: dict[str, Case] = {
     "rows one by one": Case(step(lambda x: torch.stack(x.unbind(2)[::-1], 2)), "unbind", "takes the map apart into"),
     "the last rows": Case(step(lambda x: x[:, :, -20:]), "getitem", SIZE),
     "the lower half": Case(step(lambda x: x[:, :, x.shape[2] // 4 :]), "getitem", SIZE),
+    "channels by the height": Case(step(lambda x: x[:, : x.shape[2] // 8]), "getitem", SIZE),
     "a gain by the width": Case(step(lambda x: x * x.shape[3]), "mul", SIZE),
     "a gain by the width, as a number": Case(step(lambda x: x / math.sqrt(x.shape[3])), "truediv", SIZE),
     "a gain by the width, as a tensor": Case(
@@ -559,6 +561,7 @@ LOCAL: dict[str, Callable[[], nn.Module]] = {
     "in place where the rest is left": step(changed_and_left),
     "cut to the middle": step(cropped),
     "padded to a multiple": step(padded),
+    "padded to a width": step(lambda x: F.pad(x, (0, 30 - x.shape[3]))),
     "unpooled": step(windowed),
     "circular along nothing": step(lambda x: F.pad(x, (0, 0, 0, 0), mode="circular") + x),
     "gaussian noise": step(lambda x: x + 0 * torch.randn_like(x)),

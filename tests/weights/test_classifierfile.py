@@ -91,7 +91,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize("name", CLASSIFIERS)
     def test_bit_for_bit(self, name: str, tmp_path: Path) -> None:
         specimen = CLASSIFIERS[name]
-        inputs = InputOptions((0.1,) * specimen.channels, (0.5,) * specimen.channels)
+        inputs = InputOptions((1.0,) * specimen.channels, (0.5,) * specimen.channels)
         dense = convolutionalize(specimen.build(), specimen.size, channels=specimen.channels, inputs=inputs)
         path = tmp_path / "runs" / "classifier.safetensors"
         write_classifier(path, dense)

@@ -70,8 +70,14 @@ def shift_and_stitch(
         GeometryError: a net that is not local, that upsamples, that gives several values, or whose field is larger
             than the image.
     """
+    if not isinstance(image, Tensor) or image.ndim != 4:
+        found = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
+        raise GeometryError(f"{found}; expected an image (N, C, H, W)")
     if isinstance(net, DenseClassifier):
+        net.require(image)
         image, net = net.normalise(image), net.net
+    if not image.is_floating_point():
+        raise GeometryError(f"an image of {image.dtype}; expected floating point numbers, as the net takes them")
     rows, columns = _fields(trace(net, tuple(image.shape)), "shift-and-stitch")
     sizes = _dense_size(rows, image.shape[2]), _dense_size(columns, image.shape[3])
     down, right = rows.step, columns.step
@@ -136,7 +142,7 @@ def rarefy(
     size = size or (TRACED, TRACED)
     geometry = trace(net, (1, channels or first_channels(net), *size))
     whole = _fields(geometry, "rarefaction")
-    if stride < 1 or any(fields.step % stride for fields in whole):
+    if not isinstance(stride, int) or stride < 1 or any(fields.step % stride for fields in whole):
         raise OptionError(
             f"stride {stride}; expected a divisor of the net's, {whole[0].step} (vertical) and {whole[1].step}"
         )
@@ -261,7 +267,6 @@ class _Rarefier:
                     stride=keep,
                     padding=window.padding * rate,
                     dilation=window.dilation * rate,
-                    ceil=window.ceil and keep > 1,
                 )
             )
             after.append((kept * keep, rate * window.stride // keep))

@@ -84,6 +84,8 @@ class DenseClassifier(nn.Module):
         if rows.stride.denominator != 1 or columns.stride.denominator != 1:
             raise GeometryError(f"cells {rows.stride} by {columns.stride} pixels apart; leave upsampling out")
         self.stride = int(rows.stride), int(columns.stride)
+        if isinstance(names, str):
+            raise OptionError(f"names {names!r} are a text; give a list of one name a class")
         self.names = tuple(map(str, range(self.classes) if names is None else names))
         if len(set(self.names)) != self.classes or len(self.names) != self.classes:
             raise OptionError(
@@ -92,7 +94,7 @@ class DenseClassifier(nn.Module):
             )
         if inputs is not None and inputs.channels != channels:
             raise OptionError(f"means of {inputs.channels} channels; the classifier takes {channels}")
-        weight = next(net.parameters(), torch.empty(0))
+        weight = next((each for each in net.parameters() if each.is_floating_point()), torch.empty(0))
         self.normalise = nn.Identity() if inputs is None else Normalise(inputs).to(weight.device, weight.dtype)
 
     @property
@@ -101,7 +103,22 @@ class DenseClassifier(nn.Module):
         return 2 * self.input_size[0], 2 * self.input_size[1]
 
     def forward(self, x: Tensor) -> Tensor:
+        self.require(x)
         return cast(Tensor, self.net(self.normalise(x)))
+
+    def require(self, x: Tensor) -> None:
+        """An image must be one that the net takes.
+
+        Raises:
+            GeometryError: no batch of images, other channels, or an image smaller than a window.
+        """
+        shape = tuple(getattr(x, "shape", ()))
+        (height, width), channels = self.input_size, self.channels
+        if len(shape) != 4 or shape[1] != channels or shape[2] < height or shape[3] < width:
+            found = f"a tensor of shape {shape}" if shape else f"a {type(x).__name__}"
+            raise GeometryError(
+                f"{found}; expected (N, {channels}, H, W) with H of at least {height} and W of at least {width}"
+            )
 
     def extra_repr(self) -> str:
         (height, width), (down, right) = self.input_size, self.stride
@@ -140,9 +157,15 @@ def convolutionalize(
     >>> dense(torch.zeros(1, 3, 100, 80)).shape
     torch.Size([1, 10, 18, 13])
     """
-    size = (input_size, input_size) if isinstance(input_size, int) else (input_size[0], input_size[1])
-    if min(size) < 1:
-        raise OptionError(f"input size {size[0]}x{size[1]}; expected at least 1x1")
+    if not isinstance(classifier, nn.Module):
+        raise OptionError(f"a classifier of type {type(classifier).__name__}; expected a module, such as MyNet()")
+    size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    if len(size) != 2 or not all(isinstance(n, int) and n >= 1 for n in size):
+        raise OptionError(f"input size {input_size!r}; expected one whole number of pixels, or (H, W)")
+    if inputs is not None and len(inputs.mean) == 3 and all(0 < v < 1 for v in (*inputs.mean, *inputs.std)):
+        raise OptionError(
+            f"means {inputs.mean} and deviations {inputs.std} are of pictures of 0..1; multiply them by 255"
+        )
     taken = first_channels(classifier) if channels is None else channels
     with evaluating(classifier):
         rewriter = Rewriter(trace(classifier, (2, taken, *size)), classifier)
@@ -169,7 +192,9 @@ def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) 
         def alone() -> Tensor:
             return image[:, :, :height, :width].clone()  # nets may change their inputs in place
 
-        logits = _difference(net(alone()).flatten(1), classifier(alone()).flatten(1))
+        logits = _difference(
+            net(alone()).reshape(-1), classifier(alone()).reshape(-1)
+        )  # a batch of one may be squeezed away
         rows, columns = trace(net, (1, dense.channels, height, width)).output.fields()
         local = min(rows.start, columns.start) >= 0 and rows.stops[0] <= height and columns.stops[0] <= width
         cut = plain.inputs[0] if local else rewriter.cut()
@@ -184,7 +209,7 @@ def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) 
                 there = (
                     classifier(window) if local else plain.run({plain.inputs[0]: alone(), cut: window})[plain.output]
                 )
-                cells = max(cells or 0.0, _difference(here[:, :, i, j], there.flatten(1)))
+                cells = max(cells or 0.0, _difference(here[0, :, i, j], there.reshape(-1)))
     found = Conformance(logits, cells, "image" if cut == plain.inputs[0] else "map")
     worst = max(logits, cells or 0.0)
     if worst > max(TOLERANCE, torch.finfo(kind).eps):  # averages over windows of unequal size are weights too
@@ -202,11 +227,16 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
     return float(torch.where(same, 0, (ours - theirs).abs()).nan_to_num(torch.inf).max() / scale)
 
 
-def first_channels(classifier: nn.Module) -> int:
-    for layer in classifier.modules():
-        if isinstance(layer, nn.Conv2d):
+def first_channels(module: nn.Module) -> int:
+    """C of a module's input, as its first convolution tells.
+
+    Raises:
+        OptionError: it has no convolution.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels:
             return layer.in_channels
-    raise OptionError("the classifier has no convolution that tells the channels of its input; give channels=")
+    raise OptionError("no convolution tells the channels of the input; give channels=")
 
 
 @contextmanager

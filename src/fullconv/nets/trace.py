@@ -123,9 +123,11 @@ class Trace:
 def trace(module: nn.Module, shapes: Shape | Mapping[str, Shape]) -> Trace:
     """The geometry of a module in its present mode.
 
-    Fields are the smallest rectangles that hold all that a unit reads, wherever it is not cut off by the border. What
-    is not local reads the whole image and is listed as an obstacle: pooling over the whole map, flattening, attention,
-    normalisation by statistics of the map or, in training mode, of the batch.
+    Fields are the smallest rectangles that hold all that a unit reads, wherever it is not cut off by the border; only
+    channels are not told apart. What is not known to be local reads the whole image and is listed as an obstacle:
+    pooling over the whole map, flattening, attention, normalisation by statistics of the map or, in training mode, of
+    the batch, and every call that is in no table. A net without obstacles is traced at a larger size too, and must do
+    the same there (see `fullconv.nets.invariance`).
 
     Args:
         module: any; torch.fx traces it, without computing anything (see `Traced.of`).
