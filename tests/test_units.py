@@ -25,7 +25,7 @@ def small() -> nn.Sequential:
 def test_the_units_of_a_trace_by_hand() -> None:
     units = units_of_trace(receptive_field(small(), (32, 40)))
     # 3 at stride 1; 4 at 2 (start -1); 8 (start -1); 10 at 4 (start -1); 18 (start -1). Maps 32, 16, 14, 7, 5 high.
-    assert [each.name for each in units.first] == ["2", "4", "5"]
+    assert [each.name for each in units.first] == ["3.0", "5"]
     found = units.chosen(["0:0,1", "2:1,0", "3:1,2", "4:1,1", "5:4,6", "5:0,0"])
     assert [(each.name, each.unit, each.rows, each.columns) for each in found] == [
         ("0", (0, 1), (-1, 2), (0, 3)),
@@ -35,7 +35,7 @@ def test_the_units_of_a_trace_by_hand() -> None:
         ("5", (4, 6), (15, 33), (23, 41)),
         ("5", (0, 0), (-1, 17), (-1, 17)),
     ]
-    assert [each.unit for each in units.chosen()] == [(8, 10), (3, 4), (2, 3)]
+    assert [each.unit for each in units.chosen()] == [(7, 9), (2, 3)]
 
 
 def test_the_units_of_a_net_are_those_of_its_paths() -> None:
@@ -87,7 +87,7 @@ def test_a_pixels_field_holds_its_gradients(name: str) -> None:
 def test_what_cannot_be_pointed_at() -> None:
     units = units_of_trace(receptive_field(small(), (32, 40)))
     for text in ("5", "5:1", "5:1,2,3", "5:-1,0", "5:1,²", ":1,2", "5:1, 2"):
-        with pytest.raises(OptionError, match=r"unit '.*'; expected LAYER:ROW,COLUMN, such as 2:0,0"):
+        with pytest.raises(OptionError, match=r"unit '.*'; expected LAYER:ROW,COLUMN, such as 3.0:0,0"):
             units.chosen([text])
     with pytest.raises(OptionError, match=r"unit 5:5,0: 5 is 5 x 7 here, counted from 0"):
         units.chosen(["5:5,0"])

@@ -54,7 +54,7 @@ class Units:
 
     Attributes:
         maps: that can be named.
-        first: of each stride the first map, and the output: a net at a glance.
+        first: a map of each stride, and the output: a net at a glance.
     """
 
     maps: Mapping[str, UnitMap]
@@ -93,7 +93,7 @@ def units_of_trace(geometry: Trace) -> Units:
     shown = [maps[layer.node] for layer in shown_layers(geometry) if layer.node in maps]
     named = {each.name: each for each in maps.values()}
     blocks = {name: maps[node] for name, node in geometry.traced.ends.items() if name and node in maps}
-    return Units({**blocks, **named}, _first_of_strides(shown))
+    return Units({**blocks, **named}, _widest_of_strides(shown))
 
 
 def units_of_net(net: FCN, size: tuple[int, int]) -> Units:
@@ -120,6 +120,16 @@ def _map_of(layer: TracedLayer) -> UnitMap:
     rows, columns = layer.fields()
     height, width = (1 if axis is None else layer.shape[axis] for axis in layer.axes)
     return UnitMap(layer.name, (height, width), rows, columns)
+
+
+def _widest_of_strides(maps: Sequence[UnitMap]) -> list[UnitMap]:
+    """Of each stride the map that sees most, the first of equal ones; and the last map."""
+    widest: dict[tuple[Fraction, Fraction], UnitMap] = {}
+    for each in maps:
+        strides = each.rows.stride, each.columns.stride
+        if set(strides) != {Fraction(1)} and (strides not in widest or each.rows.size > widest[strides].rows.size):
+            widest[strides] = each
+    return [*(each for each in widest.values() if each is not maps[-1]), maps[-1]]
 
 
 def _first_of_strides(maps: Sequence[UnitMap]) -> list[UnitMap]:

@@ -263,3 +263,35 @@ class TestNames:
         assert str(caught.value).count("cat") == 10, "the nearest ten alone"
         with pytest.raises(OptionError, match="unknown class ''"):
             class_number("", many)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("how", ["layer", "function"])
+def test_a_sigmoid_s_outputs_are_probabilities_each_by_itself(classes: int, how: str) -> None:
+    class Binary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc, self.end = nn.Conv2d(3, 4, 3), nn.Linear(4, classes), nn.Sigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.fc(self.conv(x).mean((2, 3)))
+            return self.end(x) if how == "layer" else torch.sigmoid(x)
+
+    torch.manual_seed(0)
+    net = Binary().eval()
+    inputs = InputOptions((100.0,) * 3, (50.0,) * 3)
+    dense = convolutionalize(net, 8, inputs=inputs)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = net((torch.from_numpy(image).permute(2, 0, 1)[None].float() - 100) / 50)[0]
+    maps = heatmaps(DenseModel(dense), image, n=classes)
+    assert {each.name: pytest.approx(each.peak) for each in maps} == {str(k): float(v) for k, v in enumerate(expected)}
+
+
+def test_one_logit_is_a_probability_by_its_sigmoid() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 1, 8), nn.Flatten()).eval()
+    dense = convolutionalize(net, 8, inputs=InputOptions((0.0,) * 3, (1.0,) * 3))
+    with torch.no_grad():
+        expected = net(torch.zeros(1, 3, 8, 8)).sigmoid().item()
+    assert heatmaps(DenseModel(dense), np.zeros((8, 8, 3), np.uint8))[0].peak == pytest.approx(expected)

@@ -605,6 +605,10 @@ CANNOT = "cannot rarefy: "
             CANNOT + "getitem (getitem) moves positions by itself, which cannot be dilated; use convolutions",
         ),
         (
+            Called(lambda own, x: own[0](x)[:, :, 1:], STRIDED),
+            CANNOT + "getitem (getitem) moves positions by itself, which cannot be dilated; use convolutions",
+        ),
+        (
             nn.Sequential(STRIDED, nn.LPPool2d(2, 2, stride=1)),
             CANNOT + "1 (LPPool2d) cannot be dilated; rarefaction takes convolutions, maximum and average pooling",
         ),

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from fullconv.data.image import as_image
 from fullconv.data.sample import Array
@@ -28,7 +29,7 @@ from fullconv.report.heat import OPACITY, heat_overlay, heat_png
 from fullconv.report.pictures import shown_names
 from fullconv.weights.classifierfile import read_classifier, write_classifier
 
-LEAST_SCALE = 0.1
+LEAST_SCALE = 0.5
 """Colours reach at least this probability: what is nowhere more likely must not look like a find."""
 
 _NEAREST = 10
@@ -229,10 +230,21 @@ def _seen_by_classifier(net: DenseClassifier, image: ImageLike) -> _Seen:
     device = next(net.parameters()).device
     with inference(net):
         scores = net(to_tensor([rgb[:, :, : net.channels]], device))[0].float()
-        # A classifier may end in a softmax itself, or in its logarithm, which another softmax does not change.
-        given = bool((scores >= 0).all()) and bool(((scores.sum(0) - 1).abs() < 1e-3).all())
-        values = (scores if given else scores.softmax(0)).cpu().numpy()
+        values = _probabilities(net, scores).cpu().numpy()
     return _Seen(net.names, rgb, least, net.stride, lambda: iter([values]))
+
+
+def _probabilities(net: DenseClassifier, scores: Tensor) -> Tensor:
+    """(K, h, w) outputs -> probabilities: of the classes against each other, or each by itself where the net ends in a
+    sigmoid or has one output."""
+    last = net.net.steps[-1]
+    if last.target.endswith("sigmoid") or isinstance(dict(net.net.layers.items()).get(last.target), nn.Sigmoid):
+        return scores
+    if len(scores) == 1:
+        return scores.sigmoid()
+    # A classifier may end in a softmax itself, or in its logarithm, which another softmax does not change.
+    given = bool((scores >= 0).all()) and bool(((scores.sum(0) - 1).abs() < 1e-3).all())
+    return scores if given else scores.softmax(0)
 
 
 def _seen_by_fcn(model: Model, image: ImageLike) -> _Seen:

@@ -180,9 +180,23 @@ class Tracer(fx.Tracer):
             if kind == "get_attr":
                 path, _, name = target.rpartition(".")
                 return getattr(self.root.get_submodule(path), name)
-            return self.root.get_submodule(target).forward(*args, **kwargs)
+            layer = self.root.get_submodule(target)
+            _require_fit(target, layer, args)
+            return layer.forward(*args, **kwargs)
         finally:
             self.inside = False
+
+
+def _require_fit(name: str, layer: nn.Module, args: Any) -> None:
+    """The commonest mistake of all gets a message of its own: a linear layer made for another size of the map."""
+    if not isinstance(layer, nn.Linear) or not args or not isinstance(args[0], Tensor) or not args[0].ndim:
+        return
+    given = args[0].shape[-1]
+    if given != layer.in_features:
+        raise GeometryError(
+            f"{name} (Linear) takes {layer.in_features} numbers and gets {given} at this size; correct the layer, or "
+            "give the size that it was made for (convolutionalize makes a net for all sizes)"
+        )
 
 
 def _plain(arguments: Any) -> Any:
