@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import fullconv
 from fullconv.data.image import read_image
@@ -19,6 +19,7 @@ from fullconv.inference.heatmap import LEAST_SCALE, DenseModel, Heatmap, class_n
 from fullconv.inference.model import Model
 from fullconv.labels import LabelSet
 from fullconv.nets import InputOptions, build
+from fullconv.nets.dense_classifier import convolutionalize
 
 WINDOW, STRIDE = 16, 4
 NAMES = ("dark thing", "grey thing", "bright square")
