@@ -755,7 +755,7 @@ def test_classifiers_that_are_refused(call: Callable[[Any, Tensor], Any], messag
 def test_a_size_that_does_not_fit_the_linear_layer() -> None:
     classifier = CLASSIFIERS["nn.Flatten"].build()
     with pytest.raises(
-        GeometryError, match=r"\(Linear\) takes 432 numbers and gets 768 at this size; correct the layer, or give the size"
+        GeometryError, match=r"\(Linear\) takes 432 numbers and gets 768 at this size; correct the layer"
     ):
         convolutionalize(classifier, 40)
 
