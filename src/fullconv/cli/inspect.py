@@ -74,8 +74,10 @@ def inspect(
     if picture is None:
         _show(subject.value, subject.tables, json_)
         return
+    from rich.markup import escape
+
     _draw(subject, picture, drawn, unit or [])
-    _show({**subject.value, "picture": str(picture)}, [*subject.tables, f"\nDrawing  {picture}"], json_)
+    _show({**subject.value, "picture": str(picture)}, [*subject.tables, f"\nDrawing  {escape(str(picture))}"], json_)
 
 
 @dataclass(frozen=True)

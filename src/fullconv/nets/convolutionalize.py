@@ -245,6 +245,8 @@ class Rewriter:
         form, dims = self.forms[source], self._dims(source)
         if not dims <= set(form.axes):
             self._refuse("mixes channels and positions of the map")
+        if self.call.options.get("dtype") is not None:
+            self._refuse("gives numbers of another type; convert them in a step of its own")
         kernel = tuple(n if axis in dims else 1 for n, axis in zip(form.size, form.axes, strict=True))
         left = tuple(1 if axis in dims else n for n, axis in zip(form.size, form.axes, strict=True))
         if form.axes != (2, 3) and (len(shape) == 4 or left != (1, 1)):
@@ -412,7 +414,7 @@ class Rewriter:
 TAIL: dict[str, Callable[[Rewriter, Sequence[int], Node], Form]] = {
     "linear": Rewriter._linear,
     "batch_norm": Rewriter._batch_norm,
-    "layer_norm": Rewriter._layer_norm,
+    **dict.fromkeys(("layer_norm", "rms_norm"), Rewriter._layer_norm),
     "cat": Rewriter._concatenated,
     **dict.fromkeys(("softmax", "log_softmax", "softmin", "normalize"), Rewriter._along_classes),
     **dict.fromkeys(("mean", "sum", "amax"), Rewriter._reduced_line),

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from torch.fx.node import Node
 
 from fullconv.errors import GeometryError
-from fullconv.nets.calls import POINTWISE, SIGNATURES, call_of_layer
+from fullconv.nets.calls import POINTWISE, RENAMED, SIGNATURES, call_of_layer
 from fullconv.nets.graph import ASSIGNMENTS, CONSTANT, Traced
 
-METHODS = POINTWISE.union(
-    SIGNATURES,
-    {"chunk", "dim", "expand", "expand_as", "numel", "repeat_interleave", "reshape", "shape", "size", "split"},
-    {"swapaxes", "unflatten", "unsqueeze", "view"},
-) - {"cpu", "cuda", "empty_like"}  # no net should choose its own device or read memory that it did not write
+METHODS = POINTWISE.union(SIGNATURES, RENAMED, {"dim", "numel", "repeat_interleave", "shape", "size"}) - {
+    "cpu",
+    "cuda",
+    "empty_like",
+}  # no net should choose its own device or read memory that it did not write
 """Methods of tensors that a step may call, in-place ones too; "shape" stands for the attribute."""
 
 _LISTED: dict[str, Callable[..., Any]] = {
     f"{space}.{name}": getattr(module, name)
     for space, module in (("torch", torch), ("functional", F), ("operator", operator))
-    for name in sorted(METHODS | {"concat", "floordiv", "getitem", "matmul", "pixel_shuffle", "pixel_unshuffle"})
+    for name in sorted(METHODS | {"getitem", "matmul"})
     if callable(getattr(module, name, None))
 }
 
@@ -306,7 +306,7 @@ def wired(traced: Traced, module: nn.Module) -> Wired:
             steps.append(step_of(node, "method", str(node.target)))
         elif node.target in DROPOUTS and node.kwargs["training"] in (False, module.training):
             name = layer_name(traced.title(node), layers)
-            layers[name] = DROPOUTS[node.target](node.kwargs["p"]).train(module.training)
+            layers[name] = DROPOUTS[node.target](node.kwargs["p"]).train(node.kwargs["training"])
             steps.append(Step(node.name, "layer", name, (_plain(node.args[0]),)))
         elif node.op == "call_function":
             steps.append(_function(node))
