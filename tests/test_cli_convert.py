@@ -202,7 +202,7 @@ def test_inspect_paper(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inspect_takes_a_net_or_paper(args: tuple[str, ...], run: Run) -> None:
     result = run("inspect", *args)
     assert result.code == 2
-    expected = "name a net or a model file, such as fcn8s-vgg16; or give --paper, with no more than --size"
+    expected = "name a net, a model file or FILE.py:NAME, such as fcn8s-vgg16; or give --paper, with no more than --size"
     assert one_line(result) == expected
 
 
@@ -218,7 +218,7 @@ def test_inspect_voc_fcn8s(run: Run) -> None:
     assert table["conv1_1"][:8] == ["conv1_1", "Conv2d", "64", "x", "698", "x", "698", "1,792"]
     assert table["fc6"][2:9] == ["4096", "x", "16", "x", "16", "102,764,544", "404"]
     assert table["score 8s"][2:9] == ["Conv2d", "21", "x", "88", "x", "88", "5,397"]
-    crops = {name: words[3:5] + words[6:] for name, words in table.items() if " -> " in name}
+    crops = {name: words[4:6] + words[7:] for name, words in table.items() if " -> " in name}
     assert crops == {
         "32s -> 16s": ["4", "2", "5", "of", "the", "skip"],
         "16s -> 8s": ["4", "2", "9", "of", "the", "skip"],
@@ -233,7 +233,7 @@ def test_inspect_two_trunks(run: Run) -> None:
     for trunk in ("color", "hha"):
         assert table[f"{trunk}.fc6"][2:9] == ["4096", "x", "16", "x", "16", "102,764,544", "404"]
         assert table[f"score 32s {trunk}"][4:10] == ["40", "x", "16", "x", "16", "163,880"]
-    assert table["32s -> input"][3:5] + table["32s -> input"][6:7] == ["64", "32", "19"]
+    assert table["32s -> input"][4:6] + table["32s -> input"][7:8] == ["64", "32", "19"]
     # VGG-16 without fc8, and 40 scores of 4096 features, twice (reference 1.3).
     assert f"parameters {2 * (134_260_544 + 40 * 4097):,}" in shown.out
 

@@ -159,5 +159,5 @@ def test_what_cannot_be_traced() -> None:
     with pytest.raises(OptionError, match="no convolution tells the channels"):
         receptive_field(nn.ReLU())
     assert receptive_field(nn.ReLU(), 5, 2).output.shape == (1, 2, 5, 5)
-    with pytest.raises(GeometryError, match="cannot be traced at 1x3x5x5"):
+    with pytest.raises(GeometryError, match=r"\(Linear\) takes 7 numbers and gets 25 at this size"):
         receptive_field(nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten(), nn.Linear(7, 1)), 5)

@@ -396,6 +396,7 @@ OBSTACLES: dict[str, Case] = {
     "chunks of rows": Case(step(lambda x: x.chunk(2, 2)[1] + x.chunk(2, 2)[0]), "chunk", "cuts the map into parts"),
     "rows one by one": Case(step(lambda x: torch.stack(x.unbind(2)[::-1], 2)), "unbind", "takes the map apart into"),
     "the last rows": Case(step(lambda x: x[:, :, -20:]), "getitem", SIZE),
+    "some of the last rows": Case(step(lambda x: x.narrow(2, -20, 18)), "narrow", SIZE),
     "the lower half": Case(step(lambda x: x[:, :, x.shape[2] // 4 :]), "getitem", SIZE),
     "channels by the height": Case(step(lambda x: x[:, : x.shape[2] // 8]), "getitem", SIZE),
     "a gain by the width": Case(step(lambda x: x * x.shape[3]), "mul", SIZE),
@@ -436,7 +437,8 @@ def test_obstacles(case: str) -> None:
 
 
 def test_joined_maps_that_lie_otherwise_have_no_fields() -> None:
-    assert not trace(OBSTACLES["transposition"].build(), (2, C, N, N)).output.local
+    both = Net(lambda self, x: torch.cat([x, x.transpose(2, 3)], 1))
+    assert not trace(both, (2, C, N, N)).output.local
 
 
 UNFOLLOWED: dict[str, tuple[Forward, str]] = {
@@ -447,6 +449,7 @@ UNFOLLOWED: dict[str, tuple[Forward, str]] = {
     "the map changed under its neighbours": (changed_beside, "changes in place a part of the map"),
     "every third row cut off": (cut_off_rows, "changes in place a part of the map"),
     "every third row dropped": (dropped_rows, "changes in place a part of the map"),
+    "words of a call that are not known": (lambda self, x: torch.max(x, other=x * 2), UNKNOWN),
     "a corner that is remembered": (remembered, "changes in place a part of the map"),
     "a map as weights": (lambda self, x: F.conv2d(self.row.expand(1, C, N, N), x[:, :, :3, :3]), UNKNOWN),
     "tuples joined": (lambda self, x: torch.cat(operator.add(x.chunk(2, 1), (x.relu(),)), 1), UNKNOWN),

@@ -7,6 +7,7 @@ import gc
 import random
 import re
 import tracemalloc
+import warnings
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -155,6 +156,19 @@ def assigns(self: Any, x: Tensor) -> Tensor:
     return z
 
 
+def both(self: Any, x: Tensor) -> Tensor:
+    """`operator.and_` ends like a call in place, and is none."""
+    here = x > 0
+    there = F.avg_pool2d(x, 3, 1, 1) > 0
+    _ = here & there
+    return here.float()
+
+
+def warns(self: Any, x: Tensor) -> Tensor:
+    warnings.warn("old", stacklevel=1)
+    return self.conv(x)
+
+
 def writes_out(self: Any, x: Tensor) -> Tensor:
     y = x * 1
     torch.add(x, self.conv(x), out=y)
@@ -173,6 +187,8 @@ FORWARDS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "types": (lambda: Net(takes_lists_too, conv=conv(padding=1)), 5),
     "in place, no result": (lambda: Net(adds_without_result, conv=conv()), 4),
     "assignments, under another name": (lambda: Net(assigns, conv=conv(padding=1)), 5),
+    "and": (lambda: Net(both), 1),
+    "a warning": (lambda: Net(warns, conv=conv()), 3),
     "out": (lambda: Net(writes_out, conv=conv(padding=1)), 3),
     "a tuple": (lambda: Net(lambda self, x: (self.a(x), self.b(x)), a=conv(5), b=conv()), 5),
     "a tuple, the other first": (lambda: Net(lambda self, x: (self.b(self.a(x)), self.a(x)), a=conv(5), b=conv()), 7),
@@ -197,6 +213,21 @@ def test_forward_methods(case: str) -> None:
     traced = trace(make(), SHAPE)
     assert not traced.obstacles
     assert size(traced) == expected
+
+
+def test_the_graph_runs_at_other_sizes() -> None:
+    """Shapes stay symbolic in it."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        y = self.conv(x).view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return F.interpolate(y, size=(h * 2, w)) * self.scale
+
+    net = Net(forward, conv=conv(padding=1))
+    net.register_buffer("scale", torch.rand(1))
+    module = torch.fx.GraphModule(net, trace(net, SHAPE).traced.graph)
+    x = torch.rand(3, 4, 31, 17)
+    torch.testing.assert_close(module(x), net(x), rtol=0, atol=0)
 
 
 class Optional(nn.Module):

@@ -390,7 +390,7 @@ def test_padding_from_the_map(mode: Literal["reflect", "replicate"], style: str)
         "convolution": nn.Conv2d(C, C, (5, 1), padding=(2, 3), padding_mode=mode),
         "same": nn.Conv2d(C, C, (2, 5), padding="same", padding_mode=mode),
     }
-    net = nn.Sequential(layers[style], nn.Conv2d(C, C, 2))
+    net = nn.Sequential(layers[style], nn.Conv2d(C, C, 1))
     size = (14, 15)
     traced = trace(net, (1, C, *size))
     assert not traced.obstacles

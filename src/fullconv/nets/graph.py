@@ -142,7 +142,7 @@ def _acts(node: Node, root: nn.Module) -> bool:
     """Whether a call does more than give a value, so that it counts where nobody uses that."""
     if node.op == "call_module":
         return bool(getattr(root.get_submodule(str(node.target)), "inplace", False))
-    return in_place(node) or bool(node.kwargs.get("inplace")) or any(each is True for each in node.args)
+    return in_place(node) or bool(node.kwargs.get("inplace"))
 
 
 def tensors_of(value: Any) -> list[Tensor]:
