@@ -202,8 +202,8 @@ def test_inspect_paper(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inspect_takes_a_net_or_paper(args: tuple[str, ...], run: Run) -> None:
     result = run("inspect", *args)
     assert result.code == 2
-    expected = "name a net, a model file or FILE.py:NAME, such as fcn8s-vgg16; or give --paper, with no more than --size"
-    assert one_line(result) == expected
+    names = "name a net, a model file or FILE.py:NAME, such as fcn8s-vgg16"
+    assert one_line(result) == f"{names}; or give --paper, with no more than --size"
 
 
 def rows(result: Result) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ from fullconv.nets.trace import trace
 C = 4
 """Channels of every map."""
 
-FEW = settings(max_examples=1200, deadline=None)
+FEW = settings(max_examples=2500, deadline=None)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
