@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -176,4 +177,4 @@ def test_unreadable_masks_are_left_to_the_check(tmp_path: Path) -> None:
     assert len(checked.problems) == 1
     for path in root.glob("*/masks/*.png"):
         path.write_bytes(b"damaged")
-    assert "0000.png: holds something unknown" in opened(root)
+    assert re.search(r"000\d\.png: holds something unknown", opened(root))

@@ -236,7 +236,7 @@ def hull(found: Tensor, dim: int) -> Interval:
 
 def sized_for(net: nn.Module) -> tuple[int, int]:
     """Of an image in whose middle a unit sees no border, of any of the maps between."""
-    traced = trace(net, (1, C, 96, 96))
+    traced = trace(net, (1, C, 288, 288))  # large enough for all that is drawn here
     assert not traced.obstacles
     sides = []
     for axis in (0, 1):
