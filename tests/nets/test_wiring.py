@@ -611,3 +611,16 @@ def test_a_file_of_many_layers_costs_no_more_than_its_length() -> None:
     with torch.device("meta"):
         from_json(wiring(RELU, layers=layers))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+COSTLY = ("adaptive_avg_pool2d", "adaptive_max_pool2d", "conv_transpose2d", "max_unpool2d", "tensor_split")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name in {*FUNCTIONS, *METHODS} if name.rpartition(".")[2].startswith(COSTLY))
+)
+def test_what_costs_without_bound_is_refused_under_every_name(name: str) -> None:
+    kind = "function" if "." in name else "method"
+    one = {"name": "a", "kind": kind, "target": name, "args": [{"ref": "x"}, 50], "options": {}}
+    with pytest.raises(OptionError, match="which no file may"):
+        from_json({"inputs": ["x"], "output": "a", "layers": {}, "constants": {}, "steps": [one]})

@@ -197,12 +197,21 @@ class Call:
         return vertical, horizontal
 
 
+def plain_name(target: str) -> str:
+    """A function's name as `SIGNATURES` has it, without the module before it and the mark of a change in place.
+
+    >>> plain_name("torch.relu_"), plain_name("concat")
+    ('relu', 'cat')
+    """
+    name = target.rpartition(".")[2].rstrip("_")
+    return RENAMED.get(name, name)
+
+
 def call_of(node: Node, root: nn.Module) -> Call:
     """The call of a node of operation call_module, call_function or call_method."""
     if node.op == "call_module":
         return call_of_layer(root.get_submodule(str(node.target)))
-    name = node.target if isinstance(node.target, str) else _name(node.target)
-    name = RENAMED.get(name.rstrip("_"), name.rstrip("_"))
+    name = plain_name(node.target if isinstance(node.target, str) else _name(node.target))
     options: dict[str, Any] = {PARAMETERS.get(key, key): _values(value) for key, value in node.kwargs.items()}
     if name not in SIGNATURES:
         return Call(name, options)

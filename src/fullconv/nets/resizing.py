@@ -12,7 +12,7 @@ from math import gcd, lcm
 from typing import Any
 
 from fullconv.errors import GeometryError
-from fullconv.nets.calls import RENAMED, SIGNATURES, WINDOWS, Call, call_of_layer
+from fullconv.nets.calls import SIGNATURES, WINDOWS, Call, call_of_layer, plain_name
 from fullconv.nets.layer_table import MAX_FACTOR, MODES, NUMBER, WINDOW, shown
 from fullconv.nets.wired import Step, Wired
 
@@ -78,10 +78,8 @@ def _call(net: Wired, step: Step) -> Call:
         call = call_of_layer(layer)
         factors = {key: value for key, value in vars(layer).items() if key in ("upscale_factor", "downscale_factor")}
         return Call(call.name, {**call.options, **factors}, layer)
-    name = step.target.rpartition(".")[2].removesuffix("_")
-    name = RENAMED.get(name, name)
-    names = {**SIGNATURES, "pixel_shuffle": "input upscale_factor", "pixel_unshuffle": "input downscale_factor"}
-    given = dict(zip(names.get(name, "").split(), step.args, strict=False))
+    name = plain_name(step.target)
+    given = dict(zip(SIGNATURES.get(name, "").split(), step.args, strict=False))
     if name == "conv2d":
         given["kernel_size"] = 1  # its weights have it, and it moves no unit
     return Call(name, {**given, **step.options})

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.fx.node import Node
 
 from fullconv.errors import GeometryError
-from fullconv.nets.calls import POINTWISE, RENAMED, SIGNATURES, call_of_layer
+from fullconv.nets.calls import POINTWISE, RENAMED, SIGNATURES, call_of_layer, plain_name
 from fullconv.nets.graph import ASSIGNMENTS, CONSTANT, Traced
 
 METHODS = POINTWISE.union(SIGNATURES, RENAMED, {"dim", "numel", "repeat_interleave", "shape", "size"}) - {
@@ -77,7 +77,7 @@ FUNCTIONS = {
 ASSIGNING = {f"operator.{operation.__name__}" for operation in ASSIGNMENTS}
 
 SHARING = {
-    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes", "movedim",
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim",
     "getitem", "select", "narrow", "chunk", "split", "tensor_split", "unbind", "expand", "expand_as",
     "identity", "dropout", "contiguous", "detach", "requires_grad", "to", "type", "type_as",
     "float", "double", "half", "bfloat16", "long", "int", "bool",
@@ -259,7 +259,7 @@ class Wired(nn.Module):
 
     def _called(self, step: Step) -> str:
         if step.kind != "layer":
-            return step.target.rpartition(".")[2].rstrip("_")
+            return plain_name(step.target)
         return call_of_layer(self.layers[step.target]).name if step.target in self.layers else ""
 
     def _changes(self, step: Step) -> bool:

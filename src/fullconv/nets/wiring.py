@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import GeometryError, OptionError, one_line, shape_text, unknown_name
+from fullconv.nets.calls import plain_name
 from fullconv.nets.layer_table import CLASSES, LAYERS, NUMBER, RULES, TEXTS, shown, within
 from fullconv.nets.resizing import check_resizing
-from fullconv.nets.wired import Ref, Step, Wired
+from fullconv.nets.wired import RESERVED, Ref, Step, Wired
 
 MAX_STEPS = 4096
 """Steps, and layers; DenseNet-264 has 1,200."""
@@ -45,10 +46,6 @@ STEPS = ("layer", "function", "method", "constant")
 
 KEYS = {"layer": "class options frozen", "constant": "shape type learned", "step": "name kind target args options"}
 WIRING = "inputs output steps layers constants"
-
-
-RESERVED = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
-"""No names of layers or constants: the containers' own."""
 
 
 def to_json(net: Wired) -> dict[str, Any]:
@@ -184,7 +181,7 @@ def _step(value: Any) -> Step:
         raise OptionError(f"step {name!r}: expected a target, a list of arguments and an object of options")
     if len(target) > MAX_NAME:
         raise OptionError(f"step {name!r} calls {shown(target)}; expected up to {MAX_NAME} characters")
-    if kind in ("function", "method") and target.rpartition(".")[2].removesuffix("_") in REFUSED:
+    if kind in ("function", "method") and plain_name(target) in REFUSED:
         raise OptionError(f"step {name!r} calls {target}, which no file may; put a layer or a split there")
     _check_values(name, [args, options])
     step = Step(
