@@ -198,12 +198,12 @@ class Call:
 
 
 def plain_name(target: str) -> str:
-    """A function's name as `SIGNATURES` has it, without the module before it and the mark of a change in place.
+    """The name in `SIGNATURES` of a function or method, without the mark of a change in place.
 
-    >>> plain_name("torch.relu_"), plain_name("concat")
+    >>> plain_name("relu_"), plain_name("concat")
     ('relu', 'cat')
     """
-    name = target.rpartition(".")[2].rstrip("_")
+    name = target.rstrip("_")
     return RENAMED.get(name, name)
 
 

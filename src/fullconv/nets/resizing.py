@@ -78,7 +78,7 @@ def _call(net: Wired, step: Step) -> Call:
         call = call_of_layer(layer)
         factors = {key: value for key, value in vars(layer).items() if key in ("upscale_factor", "downscale_factor")}
         return Call(call.name, {**call.options, **factors}, layer)
-    name = plain_name(step.target)
+    name = plain_name(step.target.rpartition(".")[2])
     given = dict(zip(SIGNATURES.get(name, "").split(), step.args, strict=False))
     if name == "conv2d":
         given["kernel_size"] = 1  # its weights have it, and it moves no unit

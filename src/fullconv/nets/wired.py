@@ -259,7 +259,7 @@ class Wired(nn.Module):
 
     def _called(self, step: Step) -> str:
         if step.kind != "layer":
-            return plain_name(step.target)
+            return plain_name(step.target.rpartition(".")[2])
         return call_of_layer(self.layers[step.target]).name if step.target in self.layers else ""
 
     def _changes(self, step: Step) -> bool:

@@ -181,7 +181,7 @@ def _step(value: Any) -> Step:
         raise OptionError(f"step {name!r}: expected a target, a list of arguments and an object of options")
     if len(target) > MAX_NAME:
         raise OptionError(f"step {name!r} calls {shown(target)}; expected up to {MAX_NAME} characters")
-    if kind in ("function", "method") and plain_name(target) in REFUSED:
+    if kind in ("function", "method") and plain_name(target.rpartition(".")[2]) in REFUSED:
         raise OptionError(f"step {name!r} calls {target}, which no file may; put a layer or a split there")
     _check_values(name, [args, options])
     step = Step(
