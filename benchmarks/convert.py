@@ -19,7 +19,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from measure import ROOT, commit
 
 WRITE = f"""
 import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
@@ -39,13 +39,6 @@ def measured(code: str, *arguments: str) -> tuple[float, float]:
     if status:
         raise SystemExit(f"{code!r} failed")
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
-
-
-def commit() -> str:
-    """The checkout's commit, or "unknown"."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:

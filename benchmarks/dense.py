@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import fullconv
-from fcn8s_vgg16 import Action, commit, peak, take_turns
+from measure import Action, commit, peak, take_turns
 
 CLASSES = 10
 

@@ -12,13 +12,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,11 +25,9 @@ from fullconv import geometry
 from fullconv.nets import FCN, build
 from fullconv.nets.fcn import CoarseScores
 from fullconv.nets.precision import has_bfloat16, inference
+from measure import ROOT, Action, commit, peak, take_turns
 
-ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 21
-
-Action = Callable[[], object]
 
 
 def load_oracle() -> Any:
@@ -80,26 +75,6 @@ def ends(size: int) -> dict[str, Action]:
     }
 
 
-def take_turns(actions: Mapping[str, Action], runs: int) -> dict[str, list[float]]:
-    """Seconds of every run of every action, after one that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for run in range(runs + 1):
-        for name, action in actions.items():
-            start = time.perf_counter()
-            action()
-            if run:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def peak() -> float:
-    """The most memory this process held so far, MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, where `ru_maxrss` starts at what the parent held
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / (1 << 10)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
 def peak_of_whole(variant: str, precision: str, size: int) -> float:
     """MiB that a process with one net holds at most, from its start to the answer for one image."""
     with torch.device("meta"):
@@ -143,13 +118,6 @@ def table(part: str, precision: str, seconds: Mapping[str, list[float]], args: a
             f"{min(runs) * 1e3:.1f} ... {max(runs) * 1e3:.1f} | {mib:.0f} |",
             flush=True,
         )
-
-
-def commit() -> str:
-    """The checkout's commit, or "unknown"."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcn8s_vgg16 import Action, commit, take_turns
 from fullconv import geometry
 from fullconv.nets.classifier import Classifier
+from measure import Action, commit, take_turns
 
 IMAGE, PATCH, STRIDE, CELLS = 500, 227, 32, 10
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,8 +26,8 @@ import fullconv
 from fullconv.nets import FCN, build, parameter_count
 from fullconv.nets.options import UPSAMPLINGS
 from fullconv.nets.precision import inference
+from measure import commit
 
-ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 11
 """Of the nets that are timed."""
 
@@ -81,13 +80,6 @@ def shown(ius: list[float]) -> str:
     if not ius:
         return "-"
     return f"{statistics.mean(ius):.4f}" + (f" ± {statistics.stdev(ius):.4f}" if len(ius) > 1 else "")
-
-
-def commit() -> str:
-    """The checkout's commit, or "unknown"."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 import fullconv
-from command import Result, Run
+from command import Result, Run, one_line
 from fullconv.cli import main
 from fullconv.errors import DataError, OptionError
 from fullconv.inference.evaluate import evaluate
@@ -45,15 +45,6 @@ def model(data: Path) -> Path:
     """A model of a few steps."""
     trained = fullconv.train(data, "fcn1s-slim", out=data.parent / "run", steps=30, lr=0.02, net_options={"width": 0.1})
     return trained.model
-
-
-def one_line(result: Result) -> str:
-    """The error's line, without traceback or anything around it."""
-    assert result.out == ""
-    assert "Traceback" not in result.err
-    assert result.err.startswith("fullconv: ")
-    assert result.err.count("\n") == 1
-    return result.err.removeprefix("fullconv: ").rstrip("\n")
 
 
 def test_version_help_and_nothing(run: Run) -> None:

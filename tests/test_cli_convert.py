@@ -11,7 +11,7 @@ import pytest
 
 from caffe_nets import caffe_net
 from caffe_writer import Layers, write_caffemodel
-from command import Result, Run
+from command import Result, Run, one_line
 from fullconv.inference.model import Model
 from fullconv.paper import Column, Count, Published, Table1
 from fullconv.weights.published import PUBLISHED, PublishedWeights
@@ -41,14 +41,6 @@ def classifier(layers: Layers, tmp_path_factory: pytest.TempPathFactory) -> Path
     blobs = [np.ones((2, 3), np.float32), np.ones(2, np.float32)]
     write_caffemodel(path, [*trunk, *((name, "InnerProduct", blobs) for name in extra)])
     return path
-
-
-def one_line(result: Result) -> str:
-    """The error's line, without traceback or anything around it."""
-    assert result.out == ""
-    assert result.err.startswith("fullconv: ")
-    assert result.err.count("\n") == 1
-    return result.err.removeprefix("fullconv: ").rstrip("\n")
 
 
 def test_convert_prints_layers_facts_and_the_model(run: Run, released: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import fullconv
-from command import Result, Run
+from command import Run, one_line
 from fullconv.cli.heatmap import heatmap
 from fullconv.inference.heatmap import DenseModel, heatmaps
 from fullconv.inference.model import Model
@@ -40,13 +40,6 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "my picture.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 52, 3)).astype(np.uint8)).save(path)
     return path
-
-
-def one_line(result: Result, code: int) -> str:
-    assert (result.code, result.out) == (code, "")
-    assert result.err.startswith("fullconv: ")
-    assert result.err.count("\n") == 1
-    return result.err.removeprefix("fullconv: ").rstrip("\n")
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import fullconv
-from command import Result, Run
+from command import Run, one_line
 from fullconv.cli import main
 from fullconv.errors import FullconvError
 from fullconv.inference.heatmap import DenseModel
@@ -76,13 +76,6 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-def one_line(result: Result, code: int = 2) -> str:
-    assert (result.code, result.out) == (code, "")
-    assert result.err.startswith("fullconv: ")
-    assert result.err.count("\n") == 1
-    return result.err.removeprefix("fullconv: ").rstrip("\n")
-
-
 def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as picture:
         picture.load()
@@ -138,7 +131,7 @@ class TestCode:
         ],
     )
     def test_names_that_make_no_module(self, run: Run, code: Path, name: str, expected: str) -> None:
-        assert expected.replace("CODE", str(code)) in one_line(run("inspect", f"{code}:{name}"))
+        assert expected.replace("CODE", str(code)) in one_line(run("inspect", f"{code}:{name}"), 2)
 
     @pytest.mark.parametrize(
         ("name", "expected"), [("fails", "line 26 raised KeyError: 'a'; correct"), ("leaves", "raised SystemExit: 3")]
@@ -156,11 +149,11 @@ class TestCode:
 
     def test_files_that_are_none(self, run: Run, code: Path, broken: Path, tmp_path: Path) -> None:
         none = tmp_path / "none.py"
-        assert one_line(run("inspect", f"{none}:build")) == f"{none} does not exist; expected FILE.py:NAME"
+        assert one_line(run("inspect", f"{none}:build"), 2) == f"{none} does not exist; expected FILE.py:NAME"
         none.mkdir()
-        assert one_line(run("inspect", f"{none}:build")) == f"{none} is a folder; expected FILE.py:NAME"
+        assert one_line(run("inspect", f"{none}:build"), 2) == f"{none} is a folder; expected FILE.py:NAME"
         assert f"{code} is code; add the name of what makes the net, such as {code}:build" in one_line(
-            run("inspect", str(code))
+            run("inspect", str(code)), 2
         )
         assert f"{broken}, line 2 raised SyntaxError" in one_line(run("inspect", f"{broken}:net"), 1)
 
@@ -194,7 +187,7 @@ class TestOptions:
         monkeypatch.chdir(tmp_path)
         before = set(tmp_path.iterdir())
         words = [arg.replace("CODE", str(code)).replace("IMAGE", str(image)) for arg in args]
-        assert expected in one_line(run("inspect", *words))
+        assert expected in one_line(run("inspect", *words), 2)
         assert set(tmp_path.iterdir()) == before
 
 
@@ -227,5 +220,5 @@ class TestPictures:
         assert value["layers"][-1]["shape"] == [5, 13, 8]  # (40 - 16) / 2 + 1 and (30 - 16) / 2 + 1
         assert value["layers"][-1]["fields"]["x"]["field"] == [16, 16]
         assert "has its own classes and padding; leave the options out" in one_line(
-            run("inspect", dense, "--classes", "3")
+            run("inspect", dense, "--classes", "3"), 2
         )

@@ -6,12 +6,13 @@ import re
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fullconv.errors import GeometryError
 from fullconv.fields import LONGEST_PERIOD, Fields
-from fullconv.geometry import Crop, Layer, Window, compose, receptive_field
+from fullconv.geometry import Crop, Layer, Window, receptive_field
+from windows import composed
 
 convolutions = st.builds(
     Window, st.integers(1, 4), st.integers(1, 3), st.integers(0, 4), st.integers(1, 3), ceil=st.booleans()
@@ -70,10 +71,11 @@ def seen(fields: Fields, unit: int) -> set[int]:
 
 
 @given(st.lists(layers, max_size=3), units)
-def test_a_field_is_the_walk_with_gaps_filled(path: list[Layer], unit: int) -> None:
-    fields = Fields.along(path)
-    assert seen(fields, unit) == read(path, unit, hulls=True)
-    assert seen(fields, unit) >= read(path, unit)
+def test_a_field_holds_the_walk_and_at_most_its_gaps(path: list[Layer], unit: int) -> None:
+    found = seen(Fields.along(path), unit)
+    assert read(path, unit) <= found
+    # Among the units that fill a gap may be some that read more than those around it, where others read nothing.
+    assert found <= read(path, unit, hulls=True)
 
 
 @given(st.lists(dense_layers, max_size=4), units)
@@ -173,14 +175,6 @@ def test_union_before_a_layer(branches: list[Fields], after: Fields) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------
 # geometry's windows
-
-
-def composed(first: Window, second: Window) -> Window:
-    try:
-        return compose(first, second)
-    except GeometryError:
-        assume(False)
-        raise
 
 
 @given(convolutions, convolutions)

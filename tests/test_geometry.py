@@ -29,6 +29,7 @@ from fullconv.geometry import (
     upsampling,
     widest,
 )
+from windows import composed
 
 SIZES = range(1, 1001)
 
@@ -447,14 +448,6 @@ def test_a_transposed_window_inverts_the_coordinates_of_its_convolution(window: 
     taps = {"kernel": window.kernel, "stride": window.stride, "padding": window.padding, "dilation": window.dilation}
     forward, backward = Window(**taps), Window(**taps, transposed=True)
     assert backward.coordinate_map() == forward.coordinate_map().inverse()
-
-
-def composed(first: Window, second: Window) -> Window:
-    try:
-        return compose(first, second)
-    except GeometryError:
-        assume(False)
-        raise
 
 
 @given(convolutions, convolutions, st.integers(0, 60), st.integers(0, 9))

@@ -12,9 +12,9 @@ from fullconv.errors import OptionError
 from fullconv.fields import Fields
 from fullconv.geometry import Window
 from fullconv.nets.dense_classifier import first_channels
-from fullconv.nets.graph import Shape, without_data
-from fullconv.nets.reader import Reads
 from fullconv.nets.trace import Trace, TracedLayer, trace
+from fullconv.nets.tracing.graph import Shape, without_data
+from fullconv.nets.tracing.reader import Reads
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -598,9 +598,9 @@ class Uneven(nn.Module):
 @pytest.mark.parametrize("name", ["nn.Flatten", "average 7"])
 def test_the_check_notices_other_cells(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     specimen = CLASSIFIERS[name]
-    whole = rewriting._convolution
+    whole = rewriting.convolution
     for error in (0.0, 1e-3, torch.nan, torch.inf):
-        monkeypatch.setattr(rewriting, "_convolution", lambda *a, error=error: Uneven(whole(*a), error))
+        monkeypatch.setattr(rewriting, "convolution", lambda *a, error=error: Uneven(whole(*a), error))
         if not error:
             convolutionalize(specimen.build(), specimen.size)
             continue
@@ -610,14 +610,14 @@ def test_the_check_notices_other_cells(name: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("error", [1e-3, torch.nan, -torch.inf])
 def test_the_check_notices_other_logits(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = rewriting._convolution
+    whole = rewriting.convolution
 
     def broken(*given: Any) -> nn.Module:
         layer = whole(*given)
         cast(nn.Conv2d, layer).weight.data.view(-1)[3] += error
         return layer
 
-    monkeypatch.setattr(rewriting, "_convolution", broken)
+    monkeypatch.setattr(rewriting, "convolution", broken)
     with pytest.raises(GeometryError, match="the dense form of Sequential is off by"):
         convolutionalize(CLASSIFIERS["nn.Flatten"].build(), 32)
 

@@ -535,7 +535,7 @@ def test_questions_without_an_answer() -> None:
         traced.output.fields()
     with pytest.raises(GeometryError, match="fc does not depend on the input depth"):
         traced.output.fields("depth")
-    with pytest.raises(GeometryError, match="no layer 'fc7'; the layers are pool, flatten, fc"):
+    with pytest.raises(GeometryError, match="no layer 'fc7' among the 3 of the net; the nearest are fc, flatten, pool"):
         traced["fc7"]
     message = r"^tiles needs a net of local layers: pool \(AdaptiveAvgPool2d\) pools over the whole map$"
     with pytest.raises(GeometryError, match=message):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fullconv.fields import Fields
-from fullconv.nets.resampling import LARGEST_EXACT
 from fullconv.nets.trace import trace
+from fullconv.nets.tracing.resampling import LARGEST_EXACT
 
 C = 4
 """Channels of every map."""

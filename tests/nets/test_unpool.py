@@ -129,7 +129,7 @@ class TestStep:
             one = Unpooling(3, {name: trunks[name].poolings()[4]}, (Window(1, transposed=True), (0, 0)))
             one.expand[name], one.reduce[name] = step.expand[name], step.reduce[name]
             apart.append(one(scores, features))
-        assert not torch.allclose(*apart, atol=0.1)
+        assert not torch.allclose(*apart, atol=0.1)  # so that their mean is neither
         assert torch.allclose(step(scores, features), (apart[0] + apart[1]) / 2, rtol=1e-5, atol=1e-5)
         assert repr(step).startswith("Unpooling(\n  3, pooling='pool2'\n")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from fullconv.errors import GeometryError
-from fullconv.nets.graph import Traced
+from fullconv.nets.tracing.graph import Traced
 from fullconv.nets.wired import Ref, Step, Wired, layer_name, wired
 
 SHAPE = (2, 3, 7, 6)

@@ -20,10 +20,12 @@ from torch.nn.utils import parametrizations
 from classifiers import CLASSIFIERS, images
 from fullconv.errors import GeometryError, OptionError
 from fullconv.nets.dense_classifier import convolutionalize
+from fullconv.nets.dilated_pool import DilatedAvgPool, DilatedMaxPool
+from fullconv.nets.functions import FUNCTIONS, LONGEST, METHODS
 from fullconv.nets.layer_table import LAYERS, RULES
 from fullconv.nets.trace import trace
 from fullconv.nets.trunks.response_norm import ResponseNorm
-from fullconv.nets.wired import FUNCTIONS, LONGEST, METHODS, Ref, Step, Wired
+from fullconv.nets.wired import Ref, Step, Wired
 from fullconv.nets.wiring import MAX_STEPS, MAX_VALUES, from_json, to_json
 
 X = {"ref": "x"}
@@ -99,6 +101,7 @@ class TestRoundTrip:
             nn.LayerNorm(9, 1e-6, bias=False), nn.LayerNorm((7, 9), elementwise_affine=False), nn.RMSNorm(9),
             nn.LocalResponseNorm(3, 1e-3, 0.5, 2.0), ResponseNorm(), nn.MaxPool2d(3, 2, 1, ceil_mode=True),
             nn.AvgPool2d((2, 3), 1, count_include_pad=False, divisor_override=5), nn.LPPool2d(2, 3),
+            DilatedMaxPool((2, 3), (1, 2), (2, 1)), DilatedAvgPool((2, 1), (1, 0), (3, 1), False, 5),
             nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=(3, 2), mode="bilinear", align_corners=False),
             nn.PixelShuffle(2), nn.ChannelShuffle(2), nn.ConstantPad2d((1, 2, 0, -1), 0.5), nn.ZeroPad2d(2),
             nn.ReflectionPad2d((1, 2, 3, 4)), nn.ReplicationPad2d(1), nn.CircularPad2d(1), nn.ReLU(inplace=True),
@@ -313,6 +316,18 @@ REFUSED: list[tuple[Any, str]] = [
     (wiring(RELU, layers={"c": layer("__import__")}), "unknown class of layer 'c' '__import__'"),
     (wiring(RELU, layers={"c": {**layer("ReLU"), "class": []}}), "the wiring is incomplete or of a wrong type (Type"),
     (wiring(RELU, layers={"c": layer("ReLU")}), "layer 'c' has the keys 'none'; expected inplace"),
+    (
+        wiring(RELU, layers={"c": layer("DilatedMaxPool", kernel_size=[2, 2], padding=[-1, 0], dilation=[1, 1])}),
+        "Window(kernel=2, stride=1, padding=-1, dilation=1, ceil=False, transposed=False): expected kernel, stride",
+    ),
+    (
+        wiring(RELU, layers={"c": layer("DilatedMaxPool", kernel_size=2, padding=[1, 0], dilation=[1, 1])}),
+        "the wiring is incomplete or of a wrong type (Type",
+    ),
+    (
+        wiring(RELU, layers={"c": layer("DilatedMaxPool", kernel_size=[2, 2], padding="same", dilation=[1, 1])}),
+        "the wiring is incomplete or of a wrong type (Type",
+    ),
     (wiring(RELU, layers={"c": layer("Tanh", x=1)}), "layer 'c' has the keys 'x'; expected none"),
     (conv(out_channels=10**9), "layer 'c': out_channels is 1000000000; a file holds a whole number of 1 to 16777216"),
     (conv(out_channels=10**400), "layer 'c': out_channels is a number of 1329 bits; a file holds a whole number"),

@@ -24,7 +24,9 @@ from classifiers import CLASSIFIERS, images
 from fullconv.errors import GeometryError, ModelFileError, OptionError
 from fullconv.labels import LabelSet
 from fullconv.nets import InputOptions, build
+from fullconv.nets.dense import rarefy
 from fullconv.nets.dense_classifier import Conformance, DenseClassifier, convolutionalize
+from fullconv.nets.dilated_pool import DilatedPool
 from fullconv.nets.wired import Ref, Step, Wired
 from fullconv.weights import classifierfile, modelfile
 from fullconv.weights.classifierfile import read_classifier, write_classifier
@@ -107,6 +109,21 @@ class TestRoundTrip:
         assert found.inputs == inputs
         assert found.conformance == dense.conformance is not None
         assert not any(part.training for part in found.modules())
+
+    @pytest.mark.parametrize(
+        "pool", [nn.AvgPool2d(3, 2), nn.AvgPool2d(2, 2, 1, divisor_override=3), nn.MaxPool2d(2, 2, 1)]
+    )
+    def test_rarefied(self, pool: nn.Module, tmp_path: Path) -> None:
+        """Dilated poolings, which torch has none of."""
+        net = nn.Sequential(nn.Conv2d(1, 4, 3, 2), pool, nn.AvgPool2d(2), nn.Flatten(), nn.LazyLinear(3))
+        net(torch.zeros(1, 1, 24, 24))
+        thinned = rarefy(convolutionalize(net, 24))
+        assert isinstance(thinned, DenseClassifier)
+        assert any(isinstance(layer, DilatedPool) for layer in thinned.modules())
+        write_classifier(tmp_path / "thinned.safetensors", thinned)
+        found, x = read_classifier(tmp_path / "thinned.safetensors"), images(1, 1, (40, 33))
+        assert torch.equal(outputs(found, x), outputs(thinned, x))
+        assert found.stride == (1, 1)
 
     def test_the_header_explains_the_classifier(self, small: Path) -> None:
         header = read_header(small)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from math import ceil, prod
+from math import prod
 from typing import NoReturn, cast
 
 import torch
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from torch.fx.node import Node
 
 from fullconv.errors import GeometryError
-from fullconv.nets.calls import POINTWISE, Call, call_of
-from fullconv.nets.graph import VALUE
+from fullconv.nets.equal_layers import convolution, equal_windows, pooling, pooling_like, unequal_average
 from fullconv.nets.trace import Trace, TracedLayer
+from fullconv.nets.tracing.calls import POINTWISE, Call, call_of
+from fullconv.nets.tracing.graph import VALUE
 from fullconv.nets.wired import Ref, Step, Wired, layer_name, wired
 
 SHAPES = ("shape", "size", "dim", "numel")
@@ -204,7 +204,7 @@ class Rewriter:
         covers = [(w.kernel, w.padding) for w in layer.windows or ()] == [(n, 0) for n in form.size]
         if name in ("avg_pool2d", "max_pool2d") and covers and not self.call.options.get("divisor_override"):
             self.entries.append(source.name)
-            self._layer(_pooling(name == "avg_pool2d", form.size, (1, 1)), self._name(source))
+            self._layer(pooling(name == "avg_pool2d", form.size, (1, 1)), self._name(source))
         else:
             self._keep()
         return _map_form(shape, (rows, columns))
@@ -228,16 +228,16 @@ class Rewriter:
         if size == cells:
             self._same(source)
             return _map_form(shape, (2, 3))
-        windows = [_equal_windows(n, m) for n, m in zip(size, cells, strict=True)]
+        windows = [equal_windows(n, m) for n, m in zip(size, cells, strict=True)]
         if all(windows):
             kernel, stride = zip(*windows, strict=True)
-            self._layer(_pooling(average, kernel, stride), self._entry(source))
+            self._layer(pooling(average, kernel, stride), self._entry(source))
             return _map_form(shape, (2, 3))
         if not average:
             sizes = f"{size[0]}x{size[1]} map to {cells[0]}x{cells[1]}"
             self._refuse(f"pools a {sizes} cells by windows of unequal size; choose an input size that divides evenly")
         like = next((each for each in self.plain.parameters() if each.is_floating_point()), torch.empty(0))
-        self._layer(_unequal_average(shape[1], size, cells).to(like.device, like.dtype), self._entry(source))
+        self._layer(unequal_average(shape[1], size, cells).to(like.device, like.dtype), self._entry(source))
         return Form("cell", prod(shape[1:]))
 
     def _reduced(self, shape: Sequence[int], source: Node) -> Form:
@@ -251,7 +251,7 @@ class Rewriter:
         left = tuple(1 if axis in dims else n for n, axis in zip(form.size, form.axes, strict=True))
         if form.axes != (2, 3) and (len(shape) == 4 or left != (1, 1)):
             self._refuse("keeps dimensions of a map that is not (N, C, H, W); permute it before")
-        self._layer(_pooling_like(self.call.name, (kernel[0], kernel[1])), self._entry(source))
+        self._layer(pooling_like(self.call.name, (kernel[0], kernel[1])), self._entry(source))
         if len(shape) == 4:
             return _map_form(shape, form.axes)
         return Form("flat" if left == (1, 1) else "line", form.channels, (left[0], left[1]))
@@ -333,7 +333,7 @@ class Rewriter:
         if key in self.shared:
             self.steps.append(Step(self.node.name, "layer", self.shared[key], (Ref(self._name(source)),)))
         else:
-            self._layer(_convolution(weight, bias, form), self._name(source))
+            self._layer(convolution(weight, bias, form.channels, form.size, form.order), self._name(source))
             self.shared[key] = self.steps[-1].target
         return Form("flat", shape[1])
 
@@ -377,7 +377,7 @@ class Rewriter:
         form = self.forms[source]
         if form.kind != "line" or self._dims(source) != {2} or len(shape) != 2:
             self._refuse("mixes the channels of a vector")
-        self._layer(_pooling_like(self.call.name, form.size), self._name(source))
+        self._layer(pooling_like(self.call.name, form.size), self._name(source))
         return Form("flat", form.channels)
 
     def _concatenated(self, shape: Sequence[int], source: Node) -> Form:
@@ -425,57 +425,3 @@ TAIL: dict[str, Callable[[Rewriter, Sequence[int], Node], Form]] = {
 def _map_form(shape: Sequence[int], axes: tuple[int, int]) -> Form:
     channels = shape[6 - sum(axes)] if len(shape) == 4 else 0
     return Form("map", channels, (shape[axes[0]], shape[axes[1]]), axes=axes)
-
-
-def _equal_windows(size: int, cells: int) -> tuple[int, int] | None:
-    """(kernel, stride) of the fixed pooling that an adaptive one of `size` inputs to `cells` is, if it is one.
-
-    >>> _equal_windows(13, 6), _equal_windows(8, 3), _equal_windows(7, 1)
-    ((3, 2), None, (7, 1))
-    """
-    starts = [i * size // cells for i in range(cells)]
-    kernels = {ceil((i + 1) * size / cells) - start for i, start in enumerate(starts)}
-    strides = {b - a for a, b in pairwise(starts)} or {1}
-    return (kernels.pop(), strides.pop()) if len(kernels) == len(strides) == 1 else None
-
-
-def _pooling(average: bool, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
-    size, step = (kernel[0], kernel[1]), (stride[0], stride[1])
-    return nn.AvgPool2d(size, step) if average else nn.MaxPool2d(size, step)
-
-
-def _pooling_like(name: str, kernel: tuple[int, int]) -> nn.Module:
-    """The pooling of stride 1 that a reduction over the whole map is."""
-    if name == "amax":
-        return nn.MaxPool2d(kernel, 1)
-    return nn.AvgPool2d(kernel, 1, divisor_override=1 if name == "sum" else None)
-
-
-def _unequal_average(channels: int, size: tuple[int, int], cells: tuple[int, int]) -> nn.Module:
-    """Averages over windows of unequal size, as one convolution over the map that gives a channel for each.
-
-    Channel (c, i, j) of the output is the mean of channel c over window (i, j).
-    """
-    axes = []
-    for n, m in zip(size, cells, strict=True):
-        windows = torch.zeros(m, n, dtype=torch.float64)
-        for cell in range(m):
-            start, stop = cell * n // m, ceil((cell + 1) * n / m)
-            windows[cell, start:stop] = 1 / (stop - start)
-        axes.append(windows)
-    kernels = torch.einsum("ih,jw->ijhw", *axes).reshape(-1, 1, *size)
-    layer = nn.Conv2d(channels, channels * len(kernels), size, groups=channels, bias=False)
-    layer.weight = nn.Parameter(kernels.repeat(channels, 1, 1, 1), requires_grad=False)
-    return layer
-
-
-def _convolution(weight: Tensor, bias: Tensor | None, form: Form) -> nn.Module:
-    """A fully connected layer on a map, as the convolution that it is (reference 2.3); it shares the weights."""
-    sizes = dict(zip("chw", (form.channels, *form.size), strict=True))
-    kernel = weight.detach().view(len(weight), *(sizes[dim] for dim in form.order))
-    kernel = kernel.permute(0, *(1 + form.order.index(dim) for dim in "chw"))
-    layer = nn.Conv2d(form.channels, len(weight), form.size, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(kernel, weight.requires_grad)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach(), bias.requires_grad)
-    return layer

@@ -25,11 +25,11 @@ from torch.fx.node import Node
 from fullconv.errors import GeometryError, OptionError, one_line
 from fullconv.fields import Fields
 from fullconv.geometry import Window
-from fullconv.nets.calls import WINDOWS, Call, call_of
 from fullconv.nets.dense_classifier import DenseClassifier, first_channels
 from fullconv.nets.dilated_pool import DilatedAvgPool, DilatedMaxPool
-from fullconv.nets.graph import VALUE
 from fullconv.nets.trace import Trace, trace
+from fullconv.nets.tracing.calls import WINDOWS, Call, call_of
+from fullconv.nets.tracing.graph import VALUE
 from fullconv.nets.wired import Ref, Step, Wired, layer_name, wired
 
 BATCH_PIXELS = 1 << 18
@@ -304,10 +304,13 @@ class _Rarefier:
         elif call.name == "max_pool2d":
             layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=rows.ceil)
             if any(2 * w.padding > w.kernel for w in windows):  # more than torch's own takes
-                layer = DilatedMaxPool(windows)
+                layer = DilatedMaxPool(kernel, padding, dilation)
         else:
-            options = [call.options.get("count_include_pad", True), call.options.get("divisor_override")]
-            layer = DilatedAvgPool(windows, *options)
+            divided = call.options.get("count_include_pad", True), call.options.get("divisor_override")
+            if dilation == (1, 1):
+                layer = nn.AvgPool2d(kernel, stride, padding, rows.ceil, *divided)
+            else:
+                layer = DilatedAvgPool(kernel, padding, dilation, *divided)
         key = layer_name(self.geometry.traced.title(node), self.layers)
         self.layers[key] = layer.train(self.training)
         return Step(step.name, "layer", key, (Ref(step.refs()[0]),))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from fullconv.errors import printable
+from fullconv.nets.dilated_pool import DilatedAvgPool, DilatedMaxPool
 from fullconv.nets.trunks.response_norm import ResponseNorm
 
 MAX_WINDOW = 4096
@@ -99,6 +100,8 @@ LAYERS: dict[type[nn.Module], str] = {
     ResponseNorm: "",
     nn.MaxPool2d: "kernel_size stride padding dilation return_indices ceil_mode",
     nn.AvgPool2d: "kernel_size stride padding ceil_mode count_include_pad divisor_override",
+    DilatedMaxPool: "kernel_size padding dilation",
+    DilatedAvgPool: "kernel_size padding dilation count_include_pad divisor_override",
     nn.LPPool2d: "norm_type kernel_size stride ceil_mode",
     nn.Upsample: "size scale_factor mode align_corners recompute_scale_factor",
     nn.PixelShuffle: "upscale_factor",

@@ -12,8 +12,9 @@ from math import gcd, lcm
 from typing import Any
 
 from fullconv.errors import GeometryError
-from fullconv.nets.calls import SIGNATURES, WINDOWS, Call, call_of_layer, plain_name
+from fullconv.nets.functions import known_name
 from fullconv.nets.layer_table import MAX_FACTOR, MODES, NUMBER, WINDOW, shown
+from fullconv.nets.tracing.calls import SIGNATURES, WINDOWS, Call, call_of_layer
 from fullconv.nets.wired import Step, Wired
 
 MAX_STRIDE = 1 << 256
@@ -72,13 +73,13 @@ def _resizing(net: Wired, step: Step) -> tuple[Grid, Grid]:
 
 
 def _call(net: Wired, step: Step) -> Call:
-    """As `fullconv.nets.calls.call_of` gives it, with `Ref`s where that has values."""
+    """As `fullconv.nets.tracing.calls.call_of` gives it, with `Ref`s where that has values."""
     if step.kind == "layer":
         layer = net.layers[step.target]
         call = call_of_layer(layer)
         factors = {key: value for key, value in vars(layer).items() if key in ("upscale_factor", "downscale_factor")}
         return Call(call.name, {**call.options, **factors}, layer)
-    name = plain_name(step.target.rpartition(".")[2])
+    name = known_name(step.target)
     given = dict(zip(SIGNATURES.get(name, "").split(), step.args, strict=False))
     if name == "conv2d":
         given["kernel_size"] = 1  # its weights have it, and it moves no unit

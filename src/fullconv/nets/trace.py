@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from torch import nn
 from torch.fx.node import Node
@@ -18,11 +19,11 @@ from torch.fx.node import Node
 from fullconv.errors import GeometryError
 from fullconv.fields import Fields
 from fullconv.geometry import Window
-from fullconv.nets.calls import WINDOWS
-from fullconv.nets.graph import VALUE, Shape, Traced, tensors_of
-from fullconv.nets.invariance import follows_size
-from fullconv.nets.reader import Reader
-from fullconv.nets.spots import Obstacle, Reads
+from fullconv.nets.tracing.calls import WINDOWS
+from fullconv.nets.tracing.graph import VALUE, Shape, Traced, tensors_of
+from fullconv.nets.tracing.invariance import follows_size
+from fullconv.nets.tracing.reader import Reader
+from fullconv.nets.tracing.spots import Obstacle, Reads
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ class Trace:
         for layer in reversed(self.layers):
             if layer.name == name or layer.node is self.traced.ends.get(name):
                 return layer
-        known = ", ".join(layer.name for layer in self.layers[:60])
-        raise GeometryError(f"no layer {name!r}; the layers are {known}")
+        nearest = ", ".join(get_close_matches(name, [layer.name for layer in self.layers], n=5, cutoff=0))
+        raise GeometryError(f"no layer {name!r} among the {len(self.layers)} of the net; the nearest are {nearest}")
 
     def require_local(self, purpose: str) -> None:
         """Refuse what would give wrong pixels.
@@ -127,7 +128,7 @@ def trace(module: nn.Module, shapes: Shape | Mapping[str, Shape]) -> Trace:
     channels are not told apart. What is not known to be local reads the whole image and is listed as an obstacle:
     pooling over the whole map, flattening, attention, normalisation by statistics of the map or, in training mode, of
     the batch, and every call that is in no table. A net without obstacles is traced at a larger size too, and must do
-    the same there (see `fullconv.nets.invariance`).
+    the same there (see `fullconv.nets.tracing.invariance`).
 
     Args:
         module: any; torch.fx traces it, without computing anything (see `Traced.of`).

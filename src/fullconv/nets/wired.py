@@ -1,94 +1,24 @@
 """Wired: a net as data, layers and the list of steps that calls them.
 
 What torch.fx traces becomes one, rewriting a net is rewriting its steps, and a model file can hold it: its steps are
-plain JSON that may call nothing but the layers and functions listed here.
+plain JSON that may call nothing but listed layers and functions.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
-import operator
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.node import Node
 
 from fullconv.errors import GeometryError
-from fullconv.nets.calls import POINTWISE, RENAMED, SIGNATURES, call_of_layer, plain_name
-from fullconv.nets.graph import ASSIGNMENTS, CONSTANT, Traced
-
-METHODS = POINTWISE.union(SIGNATURES, RENAMED, {"dim", "numel", "repeat_interleave", "shape", "size"}) - {
-    "cpu",
-    "cuda",
-    "empty_like",
-}  # no net should choose its own device or read memory that it did not write
-"""Methods of tensors that a step may call, in-place ones too; "shape" stands for the attribute."""
-
-_LISTED: dict[str, Callable[..., Any]] = {
-    f"{space}.{name}": getattr(module, name)
-    for space, module in (("torch", torch), ("functional", F), ("operator", operator))
-    for name in sorted(METHODS | {"getitem", "matmul"})
-    if callable(getattr(module, name, None))
-}
-
-_NAMES = {id(function): name for name, function in _LISTED.items()}
-
-LONGEST = 64
-"""Items of a shape and exponents of numbers that operators take."""
-
-
-def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operator for tensors, shapes and numbers of 64 bits alone.
-
-    Python's own also repeat texts and lists, fill in patterns and make numbers of any length: a model file that calls
-    them must not be able to fill the memory.
-    """
-
-    @functools.wraps(function)
-    def call(*operands: Any) -> Any:
-        values = [getattr(each, "value", each) for each in operands]  # stand-ins of torch.fx know theirs
-        numbers = all(isinstance(value, int) for value in values)
-        for value in values:
-            shape = isinstance(value, list | tuple) and function not in (operator.mul, operator.imul)
-            if (
-                (isinstance(value, str | bytes | list | tuple) and not (shape and len(value) <= LONGEST))
-                or (isinstance(value, int) and abs(value) >= 1 << 63)
-                or (numbers and function in (operator.pow, operator.ipow) and values[-1] > LONGEST)
-            ):
-                raise GeometryError(
-                    f"{function.__name__} of a {type(value).__name__}; expected tensors, shapes or numbers of 64 bits"
-                )
-        return function(*operands)
-
-    return call
-
-
-FUNCTIONS = {
-    name: _bounded(function) if name.startswith("operator.") and name != "operator.getitem" else function
-    for name, function in _LISTED.items()
-}
-"""Functions that a step may call."""
-
-ASSIGNING = {f"operator.{operation.__name__}" for operation in ASSIGNMENTS}
-
-SHARING = {
-    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim",
-    "getitem", "select", "narrow", "chunk", "split", "tensor_split", "unbind", "expand", "expand_as",
-    "identity", "dropout", "contiguous", "detach", "requires_grad", "to", "type", "type_as",
-    "float", "double", "half", "bfloat16", "long", "int", "bool",
-}  # fmt: skip
-"""Calls that may give another view of what they got."""
-
-DROPOUTS: dict[Callable[..., Any], type[nn.modules.dropout._DropoutNd]] = {
-    F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d,
-    F.alpha_dropout: nn.AlphaDropout, F.feature_alpha_dropout: nn.FeatureAlphaDropout,
-}  # fmt: skip
-"""Functions into whose calls torch.fx writes the mode of the trace -> layers, which follow theirs."""
+from fullconv.nets.functions import ASSIGNING, DROPOUTS, FUNCTIONS, METHODS, NAMES, SHARING, known_name
+from fullconv.nets.tracing.calls import call_of_layer
+from fullconv.nets.tracing.graph import CONSTANT, Traced
 
 RESERVED = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
 """No names of layers or constants: the containers' own."""
@@ -259,7 +189,7 @@ class Wired(nn.Module):
 
     def _called(self, step: Step) -> str:
         if step.kind != "layer":
-            return plain_name(step.target.rpartition(".")[2])
+            return known_name(step.target)
         return call_of_layer(self.layers[step.target]).name if step.target in self.layers else ""
 
     def _changes(self, step: Step) -> bool:
@@ -274,7 +204,7 @@ def wired(traced: Traced, module: nn.Module) -> Wired:
     """A traced module as steps, with copies of its layers; names of values are those of the graph's nodes.
 
     Raises:
-        GeometryError: a call of a function or method that is not among those listed here, a tensor or a device that
+        GeometryError: a call of a function or method that is not among those listed, a tensor or a device that
             the forward method makes up, or several outputs.
     """
     layers: dict[str, nn.Module] = {}
@@ -338,7 +268,7 @@ def layer_name(name: str, taken: Mapping[str, object]) -> str:
 def _function(node: Node) -> Step:
     if node.target is getattr and node.args[1] == "shape":
         return Step(node.name, "method", "shape", (_plain(node.args[0]),))
-    name = _NAMES.get(id(node.target))
+    name = NAMES.get(id(node.target))
     if name is None:
         called = str(getattr(node.target, "__name__", node.target))
         if getattr(torch, called, None) is node.target and called.removesuffix("_") in METHODS & {*dir(Tensor)}:

@@ -1,7 +1,8 @@
 """Wiring: a net of steps as plain JSON and back, for files that may come from anyone.
 
-Reading builds layers of one literal table, and steps that call what `fullconv.nets.wired` lists. Every number, name and
-count is bounded: a hostile net may fail or give nonsense, but to read and to trace it costs no more than its length.
+Reading builds layers of one literal table, and steps that call what `fullconv.nets.functions` lists. Every number,
+name and count is bounded: a hostile net may fail or give nonsense, but to read and to trace it costs no more than its
+length.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import GeometryError, OptionError, one_line, shape_text, unknown_name
-from fullconv.nets.calls import plain_name
+from fullconv.nets.functions import known_name
 from fullconv.nets.layer_table import CLASSES, LAYERS, NUMBER, RULES, TEXTS, shown, within
 from fullconv.nets.resizing import check_resizing
 from fullconv.nets.wired import RESERVED, Ref, Step, Wired
@@ -181,7 +182,7 @@ def _step(value: Any) -> Step:
         raise OptionError(f"step {name!r}: expected a target, a list of arguments and an object of options")
     if len(target) > MAX_NAME:
         raise OptionError(f"step {name!r} calls {shown(target)}; expected up to {MAX_NAME} characters")
-    if kind in ("function", "method") and plain_name(target.rpartition(".")[2]) in REFUSED:
+    if kind in ("function", "method") and known_name(target) in REFUSED:
         raise OptionError(f"step {name!r} calls {target}, which no file may; put a layer or a split there")
     _check_values(name, [args, options])
     step = Step(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.fx.node import Node
 
-from fullconv.nets.calls import Call
-from fullconv.nets.graph import VALUE, tensors_of, written
+from fullconv.nets.tracing.calls import Call
+from fullconv.nets.tracing.graph import VALUE, tensors_of, written
 
 
 class Aliases:

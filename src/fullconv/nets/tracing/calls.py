@@ -17,7 +17,7 @@ from torch import nn
 from torch.fx.node import Node, map_arg
 
 from fullconv.geometry import Window
-from fullconv.nets.graph import VALUE
+from fullconv.nets.tracing.graph import VALUE
 
 SIGNATURES = {
     "adaptive_avg_pool2d": "input output_size",

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
 from fullconv.errors import GeometryError, one_line, shape_text
-from fullconv.nets.tracer import ASSIGNMENTS, VALUE, Tracer, types_of_values
+from fullconv.nets.tracing.tracer import ASSIGNMENTS, VALUE, Tracer, types_of_values
 
 __all__ = ["ASSIGNMENTS", "CONSTANT", "VALUE", "Shape", "Traced", "in_place", "tensors_of", "without_data", "written"]
 

@@ -12,14 +12,14 @@ from torch.fx.node import Node, map_arg
 
 from fullconv.errors import GeometryError
 from fullconv.fields import Fields
-from fullconv.nets.aliases import Aliases, changed
-from fullconv.nets.calls import POINTWISE, Call, call_of
-from fullconv.nets.dimensions import DIMENSIONS
-from fullconv.nets.effects import Effect, mixed
-from fullconv.nets.graph import CONSTANT, VALUE, Shape, Traced, tensors_of
-from fullconv.nets.resampling import RESAMPLING
-from fullconv.nets.spots import COLUMNS, ROWS, Obstacle, Reads, Spot
-from fullconv.nets.tracer import tells_fields
+from fullconv.nets.tracing.aliases import Aliases, changed
+from fullconv.nets.tracing.calls import POINTWISE, Call, call_of
+from fullconv.nets.tracing.dimensions import DIMENSIONS
+from fullconv.nets.tracing.effects import Effect, mixed
+from fullconv.nets.tracing.graph import CONSTANT, VALUE, Shape, Traced, tensors_of
+from fullconv.nets.tracing.resampling import RESAMPLING
+from fullconv.nets.tracing.spots import COLUMNS, ROWS, Obstacle, Reads, Spot
+from fullconv.nets.tracing.tracer import tells_fields
 
 __all__ = ["Obstacle", "Reader", "Reads", "Spot"]
 

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from fullconv.fields import Fields
-from fullconv.nets.calls import Call
-from fullconv.nets.effects import MIXES, Effect, Rule, kept, mixed
-from fullconv.nets.graph import Shape
+from fullconv.nets.tracing.calls import Call
+from fullconv.nets.tracing.effects import MIXES, Effect, Rule, kept, mixed
+from fullconv.nets.tracing.graph import Shape
 
 SPREADS = "spreads one value over the whole map"
 DROPS = "takes the map apart into a row of numbers"

@@ -9,9 +9,9 @@ from math import ceil, floor
 
 from fullconv.fields import Fields
 from fullconv.geometry import Window
-from fullconv.nets.calls import WINDOWS, Call
-from fullconv.nets.effects import Effect, Rule, kept, mixed
-from fullconv.nets.graph import Shape
+from fullconv.nets.tracing.calls import WINDOWS, Call
+from fullconv.nets.tracing.effects import Effect, Rule, kept, mixed
+from fullconv.nets.tracing.graph import Shape
 
 WRAPS = "pads with the opposite side of the map"
 

@@ -17,10 +17,10 @@ from torch.fx.node import Node, map_arg
 
 from fullconv.errors import GeometryError, one_line
 from fullconv.fields import Fields
-from fullconv.nets.calls import call_of
-from fullconv.nets.graph import VALUE, Shape, Traced, tensors_of
-from fullconv.nets.reader import Reader
-from fullconv.nets.spots import COLUMNS, ROWS, Obstacle
+from fullconv.nets.tracing.calls import call_of
+from fullconv.nets.tracing.graph import VALUE, Shape, Traced, tensors_of
+from fullconv.nets.tracing.reader import Reader
+from fullconv.nets.tracing.spots import COLUMNS, ROWS, Obstacle
 
 SIZED = {
     "view", "reshape", "flatten", "unflatten", "expand", "broadcast_to", "repeat", "narrow", "chunk", "split",

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fullconv.fields import Fields
-from fullconv.nets.calls import Call
-from fullconv.nets.graph import Shape
+from fullconv.nets.tracing.calls import Call
+from fullconv.nets.tracing.graph import Shape
 
 ITSELF = Fields()
 
