@@ -216,6 +216,8 @@ class TestDrawing:
         found = placed(np.array([[0.0, 1.0]]))
         odd = Heatmap("缺陷", found.cells, found.image, (4, 4), (2, 2))
         found.save(tmp_path / "one.png")
+        with pytest.raises(OptionError, match=r"one\.jpg does not end in \.png; heat maps are PNG"):
+            found.save(tmp_path / "one.jpg")
         save_heatmaps(tmp_path / "four.png", [found, odd, found, found])
         for name in ("one.png", "four.png"):
             assert min(read_image(tmp_path / name).shape[:2]) > 400

@@ -829,3 +829,17 @@ def test_a_batch_of_one_that_is_squeezed_away() -> None:
 def test_channels_that_nothing_tells() -> None:
     with pytest.raises(OptionError, match="no convolution tells the channels of the input; give ch"):
         convolutionalize(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), 4)
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(6), nn.MaxPool2d(6), nn.LPPool2d(2, 6)], ids=repr)
+def test_pooling_over_the_whole_map_takes_steps_of_one_cell(pool: nn.Module) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4, 3)).eval()
+    dense = convolutionalize(net, 14)
+    assert dense.stride == (2, 2)
+    x = torch.randn(1, 1, 20, 24)
+    with torch.no_grad():
+        found = dense(x)
+        assert found.shape == (1, 3, 4, 6)
+        for i, j in ((0, 0), (1, 4), (3, 5)):
+            torch.testing.assert_close(found[:, :, i, j], net(x[:, :, 2 * i : 2 * i + 14, 2 * j : 2 * j + 14]))

@@ -322,7 +322,7 @@ OBSTACLES: dict[str, Case] = {
         step(lambda x: F.scaled_dot_product_attention(x, x, x)), "scaled_dot_product_attention", ATTENDS
     ),
     "batch norm in training": Case(in_train(nn.BatchNorm2d(C)), "0", "statistics of the batch in training mode"),
-    "batch norm without memory": Case(of(nn.BatchNorm2d(C, track_running_stats=False)), "0", "statistics of the batch"),
+    "batch norm without memory": Case(of(nn.BatchNorm2d(C, track_running_stats=False)), "0", "always; give it tr"),
     "batch norm by a function": Case(
         step(lambda x: F.batch_norm(x, None, None, training=True)), "batch_norm", "statistics of the batch"
     ),

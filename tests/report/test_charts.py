@@ -31,13 +31,13 @@ def decoded(png: bytes) -> np.ndarray:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Draws a chart and gives its Figure instead of its bytes."""
     figures: list[Any] = []
-    original = charts._png
+    original = charts.png_of
 
     def keep(figure: Any) -> bytes:
         figures.append(figure)
         return original(figure)
 
-    monkeypatch.setattr(charts, "_png", keep)
+    monkeypatch.setattr(charts, "png_of", keep)
 
     def draw(chart: Callable[..., bytes], *args: Any) -> Any:
         assert decoded(chart(*args)).std() > 0

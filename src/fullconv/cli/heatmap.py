@@ -31,8 +31,6 @@ def heatmap(
     if not 0 <= opacity <= 1:
         raise OptionError(f"opacity {opacity}; expected 0 (the image) to 1 (the colours)")
     target = Path(f"{image.stem}_heatmap.png") if out is None else out
-    if target.suffix.lower() != ".png":
-        raise OptionError(f"{printable(target)} does not end in .png; heat maps are PNG")
     if target.resolve() == image.resolve():
         raise OptionError(f"{printable(target)} would replace the image; choose another name")
     from fullconv.inference.heatmap import heatmaps, save_heatmaps

@@ -97,7 +97,7 @@ class Heatmap:
         return heat_overlay(self.image, self.pixels(), self.highest, opacity)
 
     def save(self, path: str | Path, opacity: float = OPACITY) -> None:
-        """Write the overlay as a PNG, with title and colour bar."""
+        """Write the overlay as a PNG, with title and colour bar; see `save_heatmaps`."""
         save_heatmaps(path, [self], opacity)
 
 
@@ -163,7 +163,13 @@ def heatmaps(
 
 
 def save_heatmaps(path: str | Path, maps: Sequence[Heatmap], opacity: float = OPACITY) -> None:
-    """Write heat maps of one image as one PNG: each titled with its peak, on its own scale of colours."""
+    """Write heat maps of one image as one PNG: each titled with its peak, on its own scale of colours.
+
+    Raises:
+        OptionError: a path that does not end in .png.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise OptionError(f"{printable(path)} does not end in .png; heat maps are PNG")
     png = heat_png([(f"{_shown(e.name)}   {100 * e.peak:.1f} %", e.overlay(opacity), e.highest) for e in maps])
     with atomic(path, durable=False) as temporary:
         temporary.write_bytes(png)

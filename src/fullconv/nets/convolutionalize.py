@@ -205,6 +205,9 @@ class Rewriter:
         if name in ("avg_pool2d", "max_pool2d") and covers and not self.call.options.get("divisor_override"):
             self.entries.append(source.name)
             self._layer(pooling(name == "avg_pool2d", form.size, (1, 1)), self._name(source))
+        elif name == "lp_pool2d" and covers:
+            self.entries.append(source.name)
+            self._layer(nn.LPPool2d(self.call.options["norm_type"], form.size, 1), self._name(source))
         else:
             self._keep()
         return _map_form(shape, (rows, columns))

@@ -202,6 +202,8 @@ class _Rarefier:
     def __init__(self, geometry: Trace, net: nn.Module, stride: int) -> None:
         self.geometry, self.stride, self.training = geometry, stride, net.training
         self.axes = {layer.node: layer.axes for layer in geometry.layers}
+        self.reads = {layer.node: layer.reads for layer in geometry.layers}
+        self.reads |= {start: {name: (Fields(), Fields())} for name, start in geometry.traced.inputs.items()}
         self.net = wired(geometry.traced, net)
         self.layers: dict[str, nn.Module] = dict(self.net.layers.items())
         self.steps: list[Step] = []
@@ -242,10 +244,8 @@ class _Rarefier:
 
     def _keeps_places(self, node: Node, dilated: bool) -> bool:
         """Whether a call that moves no window leaves every position where it is, or, undilated, at least the stride."""
-        reads = {layer.node: layer.reads for layer in self.geometry.layers}
-        reads |= {start: {name: (Fields(), Fields())} for name, start in self.geometry.traced.inputs.items()}
-        sources = [reads[each] for each in node.all_input_nodes if each in reads]
-        for name, own in reads[node].items():
+        sources = [self.reads[each] for each in node.all_input_nodes if each in self.reads]
+        for name, own in self.reads[node].items():
             for axis in range(2):
                 before = [cast(Fields, source[name][axis]) for source in sources if name in source]
                 after = cast(Fields, own[axis])

@@ -80,7 +80,7 @@ def curves_png(rows: Rows) -> bytes:
         if not axes.lines:
             axes.set_yticks([])
             axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color="#6e7781", family=FONT)
-    return _png(figure)
+    return png_of(figure)
 
 
 def confusion_png(counts: NDArray[np.int64], labels: LabelSet) -> bytes:
@@ -142,7 +142,7 @@ def confusion_png(counts: NDArray[np.int64], labels: LabelSet) -> bytes:
                     fontsize=size - 0.5,
                     family=FONT,
                 )
-    return _png(figure)
+    return png_of(figure)
 
 
 def _series(rows: Rows, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -177,7 +177,8 @@ def _calm(axes: Axes, title: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """A figure as a PNG."""
     buffer = io.BytesIO()
     no_version = {"Software": None}  # equal charts are equal bytes
     figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", pad_inches=0.08, metadata=no_version)

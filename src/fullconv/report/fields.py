@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fullconv.errors import OptionError
-from fullconv.report.charts import CHART_DPI
+from fullconv.report.charts import CHART_DPI, png_of
 from fullconv.report.pictures import FONT, INK, Picture
 
 if TYPE_CHECKING:
@@ -121,10 +120,7 @@ def fields_png(image: Picture, units: Sequence[UnitField]) -> bytes:
     )  # fmt: skip
     for line in legend.get_texts():
         line.set_parse_math(False)
-    buffer = io.BytesIO()
-    no_version = {"Software": None}  # equal drawings are equal bytes
-    figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", pad_inches=0.1, metadata=no_version)
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _draw(axes: Axes, unit: UnitField, size: tuple[int, int], colour: str, number: int) -> Line2D:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Sequence
 from math import ceil, sqrt
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.errors import DataError, OptionError
-from fullconv.report.charts import CHART_DPI
+from fullconv.report.charts import CHART_DPI, png_of
 from fullconv.report.pictures import FONT, INK, Picture
 
 COLOURS = "inferno"
@@ -105,10 +104,7 @@ def heat_png(panels: Sequence[tuple[str, Picture, float]]) -> bytes:
         bar.ax.set_yticklabels([*ticks.values()], family=FONT, fontsize=8, color=INK)
         bar.ax.tick_params(length=0)
         bar.outline.set_visible(False)
-    buffer = io.BytesIO()
-    no_version = {"Software": None}  # equal figures are equal bytes
-    figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", pad_inches=0.1, metadata=no_version)
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 @functools.cache

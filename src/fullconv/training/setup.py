@@ -209,6 +209,8 @@ def _require_trainable(net: NetOptions, batch: int, size: tuple[int, int]) -> No
         except GeometryError:
             raise
         except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
             raise OptionError(
                 f"{batch} image of {size[0]} x {size[1]} a step leaves batch norm one value to average over at the "
                 "coarsest stride; take 2 images or more a step with --batch"

@@ -107,7 +107,7 @@ LAYERS: Mapping[type[nn.Module], tuple[str, str]] = {
     nn.ConvTranspose2d: ("conv_transpose2d", "kernel_size stride padding dilation"),
     nn.MaxPool2d: ("max_pool2d", "kernel_size stride padding dilation ceil_mode"),
     nn.AvgPool2d: ("avg_pool2d", "kernel_size stride padding ceil_mode count_include_pad divisor_override"),
-    nn.LPPool2d: ("lp_pool2d", "kernel_size stride ceil_mode"),
+    nn.LPPool2d: ("lp_pool2d", "norm_type kernel_size stride ceil_mode"),
     nn.MaxUnpool2d: ("max_unpool2d", "kernel_size stride padding"),
     nn.AdaptiveAvgPool2d: ("adaptive_avg_pool2d", "output_size"),
     nn.AdaptiveMaxPool2d: ("adaptive_max_pool2d", "output_size return_indices"),
