@@ -11,7 +11,7 @@ from torch import nn
 from fullconv.errors import OptionError
 from fullconv.fields import Fields
 from fullconv.geometry import Window
-from fullconv.nets.dense_classifier import first_channels
+from fullconv.nets.modules import first_channels
 from fullconv.nets.trace import Trace, TracedLayer, trace
 from fullconv.nets.tracing.graph import Shape, without_data
 from fullconv.nets.tracing.reader import Reads

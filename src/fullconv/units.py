@@ -93,7 +93,7 @@ def units_of_trace(geometry: Trace) -> Units:
     shown = [maps[layer.node] for layer in shown_layers(geometry) if layer.node in maps]
     named = {each.name: each for each in maps.values()}
     blocks = {name: maps[node] for name, node in geometry.traced.ends.items() if name and node in maps}
-    return Units({**blocks, **named}, _widest_of_strides(shown))
+    return Units({**blocks, **named}, _of_strides(shown, widest=True))
 
 
 def units_of_net(net: FCN, size: tuple[int, int]) -> Units:
@@ -109,7 +109,7 @@ def units_of_net(net: FCN, size: tuple[int, int]) -> Units:
         maps.append(UnitMap(facts.name, (facts.size[1], facts.size[2]), fields, fields))
     fields = output_fields(net)
     maps.append(UnitMap(OUTPUT, size, fields, fields))
-    return Units({each.name: each for each in maps}, _first_of_strides(maps))
+    return Units({each.name: each for each in maps}, _of_strides(maps, widest=False))
 
 
 def _is_map(layer: TracedLayer) -> bool:
@@ -122,22 +122,12 @@ def _map_of(layer: TracedLayer) -> UnitMap:
     return UnitMap(layer.name, (height, width), rows, columns)
 
 
-def _widest_of_strides(maps: Sequence[UnitMap]) -> list[UnitMap]:
-    """Of each stride the map that sees most, the first of equal ones; and the last map."""
-    widest: dict[tuple[Fraction, Fraction], UnitMap] = {}
+def _of_strides(maps: Sequence[UnitMap], widest: bool) -> list[UnitMap]:
+    """Of each stride the first map, or the first of those that see most; and the last map."""
+    chosen: dict[tuple[Fraction, Fraction], UnitMap] = {}
     for each in maps:
         strides = each.rows.stride, each.columns.stride
-        if set(strides) != {Fraction(1)} and (strides not in widest or each.rows.size > widest[strides].rows.size):
-            widest[strides] = each
-    return [*(each for each in widest.values() if each is not maps[-1]), maps[-1]]
-
-
-def _first_of_strides(maps: Sequence[UnitMap]) -> list[UnitMap]:
-    seen: set[tuple[Fraction, Fraction]] = {(Fraction(1), Fraction(1))}
-    first = []
-    for each in maps[:-1]:
-        strides = each.rows.stride, each.columns.stride
-        if strides not in seen:
-            seen.add(strides)
-            first.append(each)
-    return [*first, maps[-1]]
+        before = chosen.get(strides)
+        if set(strides) != {Fraction(1)} and (before is None or (widest and each.rows.size > before.rows.size)):
+            chosen[strides] = each
+    return [*(each for each in chosen.values() if each is not maps[-1]), maps[-1]]

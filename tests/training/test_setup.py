@@ -144,21 +144,15 @@ def test_the_smallest_image_decides_what_batch_norm_has_to_average() -> None:
     resolve(splits, net_options={"width": 0.1, "upsampling": "learned-all"})
 
 
-def test_other_errors_of_a_net_are_not_batch_norms(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [GeometryError("pad more"), ValueError("pad more")], ids=repr)
+def test_layers_that_do_not_fit_the_images_say_so_themselves(
+    error: Exception, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def coarse(net: FCN, x: object) -> None:
-        raise ValueError("of something else")
+        raise error
 
     monkeypatch.setattr(FCN, "coarse", coarse)
-    with pytest.raises(ValueError, match="of something else"):
-        resolve(splits)
-
-
-def test_layers_that_do_not_fit_the_images_say_so_themselves(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    def coarse(net: FCN, x: object) -> None:
-        raise GeometryError("pad more")
-
-    monkeypatch.setattr(FCN, "coarse", coarse)
-    with pytest.raises(GeometryError, match="^pad more$"):
+    with pytest.raises(type(error), match="^pad more$"):
         resolve(splits)
 
 

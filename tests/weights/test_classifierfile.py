@@ -6,7 +6,6 @@ import json
 import math
 import random
 import resource
-import struct
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,9 +27,10 @@ from fullconv.nets.dense import rarefy
 from fullconv.nets.dense_classifier import Conformance, DenseClassifier, convolutionalize
 from fullconv.nets.dilated_pool import DilatedPool
 from fullconv.nets.wired import Ref, Step, Wired
-from fullconv.weights import classifierfile, modelfile
+from fullconv.weights import classifierfile
 from fullconv.weights.classifierfile import read_classifier, write_classifier
 from fullconv.weights.modelfile import FORMAT, KEY, ModelFile, read_header, read_model, read_options, write_model
+from header_files import damaged, refused, require_survival, rewritten
 
 COLOUR = InputOptions((120.0, 115.0, 100.0), (58.0, 57.0, 57.5), "bgr")
 
@@ -55,32 +55,8 @@ def small(dense: DenseClassifier, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-def raw(header: Any, data: bytes = b"") -> bytes:
-    """A safetensors file by hand."""
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
-    """A file whose fullconv header was changed, its weights as they were."""
-    blob = path.read_bytes()
-    length = struct.unpack("<Q", blob[:8])[0]
-    outer = json.loads(blob[8 : 8 + length])
-    inner = json.loads(outer["__metadata__"][KEY])
-    change(inner)
-    outer["__metadata__"][KEY] = json.dumps(inner)
-    return raw(outer, blob[8 + length :])
-
-
 def refusal(path: Path) -> str:
-    """The message with which a file is refused: one short line that names it."""
-    with pytest.raises(ModelFileError) as caught:
-        read_classifier(path)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    assert len(message) < len(str(path)) + 500
-    return message.replace(str(path), "PATH")
+    return refused(read_classifier, path).replace(str(path), "PATH")
 
 
 def outputs(net: nn.Module, x: Tensor) -> Tensor:
@@ -235,16 +211,7 @@ class TestWriting:
         path = tmp_path / "model.safetensors"
         path.write_bytes(small.read_bytes())
         found = read_classifier(path)
-
-        def disk_full(tensors: object, target: Path, metadata: object) -> None:
-            target.write_bytes(b"half a cla")
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(modelfile, "save_file", disk_full)
-        with pytest.raises(OSError, match="No space left"):
-            write_classifier(path, found)
-        assert path.read_bytes() == small.read_bytes()
-        assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+        require_survival(path, lambda: write_classifier(path, found), monkeypatch)
 
 
 class TestKinds:
@@ -370,30 +337,17 @@ class TestDamage:
         """Bytes changed, dropped, doubled: a classifier or a ModelFileError, nothing else."""
         rng = random.Random(0)
         blob, path = small.read_bytes(), tmp_path / "model.safetensors"
-        inner, refused = blob.index(KEY.encode()), 0
+        inner, failed = blob.index(KEY.encode()), 0
         for _ in range(400):
-            data = bytearray(blob)
-            for _ in range(rng.choice((1, 1, 2, 5))):
-                low, high = rng.choice(((inner, inner + 3000), (0, 3000), (0, len(data))))
-                at = rng.randrange(low, min(high, len(data)))
-                kind = rng.randrange(4)
-                if kind == 0:
-                    data[at] ^= 1 << rng.randrange(8)
-                elif kind == 1:
-                    data[at] = rng.choice(b'0123456789-+.eE"{}[],:\\ \n\0\xff' + b"aflnrstu")
-                elif kind == 2:
-                    del data[at : at + rng.randrange(1, 20)]
-                else:
-                    data[at:at] = data[at : at + rng.randrange(1, 40)]
-            path.write_bytes(data)
+            path.write_bytes(damaged(blob, rng, [(inner, inner + 3000), (0, 3000), (0, len(blob))]))
             try:
                 found = read_classifier(path)
             except ModelFileError:
                 refusal(path)
-                refused += 1
+                failed += 1
             else:
                 assert len(found.names) == found.classes
-        assert 200 < refused < 400, "the mutations should break most files but not all"
+        assert 200 < failed < 400, "the mutations should break most files but not all"
 
 
 X = {"ref": "x"}
@@ -570,27 +524,29 @@ def test_damaged_headers(small: Path, tmp_path_factory: pytest.TempPathFactory, 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
-def test_the_bounds_can_be_reached(monkeypatch: pytest.MonkeyPatch, small: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bound", "value", "message"),
+    [
+        ("MAX_PARTS", 2, "a tensor is split into 3; expected up to 2"),
+        ("MAX_NUMBERS", 100, "numbers in 4 dimensions, at its input size; expected up to 100000 values of 100 in 16: "),
+        ("MAX_TENSORS", 2, "within the net has "),
+        (
+            "MAX_RANK",
+            3,
+            " in 4 dimensions, at its input size; expected up to 100000 values of 268435456 in 3: choose a",
+        ),
+    ],
+)
+def test_the_bounds_can_be_reached(
+    bound: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch, small: Path, tmp_path: Path
+) -> None:
     """The messages of what is bounded while a net runs on shapes alone."""
     path = tmp_path / "model.safetensors"
     split = [step("b", "torch.split", X, 1, dim=1), step("c", "operator.getitem", {"ref": "b"}, 0)]
     path.write_bytes(rewritten(small, bomb(*split, step("z", "torch.relu", {"ref": "c"}))))
     assert "different; give each" in refusal(path)
-    monkeypatch.setattr(classifierfile, "MAX_PARTS", 2)
-    assert "a tensor is split into 3; expected up to 2" in refusal(path)
-    monkeypatch.undo()
-    monkeypatch.setattr(classifierfile, "MAX_NUMBERS", 100)
-    assert "numbers in 4 dimensions, at its input size; expected up to 100000 values of 100 in 16: choose a" in refusal(
-        path
-    )
-    monkeypatch.undo()
-    monkeypatch.setattr(classifierfile, "MAX_TENSORS", 2)
-    assert "within the net has " in refusal(path)
-    monkeypatch.undo()
-    monkeypatch.setattr(classifierfile, "MAX_RANK", 3)
-    assert " numbers in 4 dimensions, at its input size; expected up to 100000 values of 268435456 in 3" in refusal(
-        path
-    )
+    monkeypatch.setattr(classifierfile, bound, value)
+    assert message in refusal(path)
 
 
 def test_nets_of_numbers_as_classifiers_have_them(tmp_path: Path) -> None:

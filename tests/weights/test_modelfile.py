@@ -20,6 +20,7 @@ from fullconv.labels import LabelSet
 from fullconv.nets import FCN, build
 from fullconv.weights import modelfile
 from fullconv.weights.modelfile import FORMAT, KEY, ModelFile, read_header, read_model, write_model
+from header_files import damaged, raw, refused, require_survival, rewritten, with_header
 
 CLASSES = {"semantic": 3, "geometric": 2}
 
@@ -38,32 +39,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def raw(header: dict[str, Any] | bytes, data: bytes = b"") -> bytes:
-    """A safetensors file by hand: its header's length, its header, its data."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
-    """A model whose fullconv header was changed, its weights as they were."""
-    blob = path.read_bytes()
-    length = struct.unpack("<Q", blob[:8])[0]
-    outer = json.loads(blob[8 : 8 + length])
-    inner = json.loads(outer["__metadata__"][KEY])
-    inner = change(inner) or inner
-    outer["__metadata__"][KEY] = inner if isinstance(inner, str) else json.dumps(inner)
-    return raw(outer, blob[8 + length :])
-
-
 def refusal(path: Path) -> str:
-    """The message with which a file is refused: one short line that names it."""
-    with pytest.raises(ModelFileError) as caught:
-        read_model(path)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    assert len(message) < len(str(path)) + 500
-    return message
+    return refused(read_model, path)
 
 
 class TestRoundTrip:
@@ -165,16 +142,7 @@ class TestRoundTrip:
         path = tmp_path / "model.safetensors"
         path.write_bytes(small.read_bytes())
         model = read_model(path)
-
-        def disk_full(tensors: object, target: Path, metadata: object) -> None:
-            target.write_bytes(b"half a mod")
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr(modelfile, "save_file", disk_full)
-        with pytest.raises(OSError, match="No space left"):
-            write_model(path, model)
-        assert path.read_bytes() == small.read_bytes()
-        assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+        require_survival(path, lambda: write_model(path, model), monkeypatch)
 
 
 class TestDamage:
@@ -254,7 +222,7 @@ class TestDamage:
             path.write_bytes(rewritten(small, lambda h, v=version: h.update(format=v)))
             assert message in refusal(path)
         for header in ("[]", "3", "null", '"text"'):
-            path.write_bytes(rewritten(small, lambda _, v=header: v))
+            path.write_bytes(with_header(small, header))
             assert "the header names no format version" in refusal(path)
 
 
@@ -317,32 +285,18 @@ def test_random_mutations(small: Path, tmp_path: Path) -> None:
     blob, path = small.read_bytes(), tmp_path / "model.safetensors"
     header = 8 + struct.unpack("<Q", blob[:8])[0]
     inner = blob.index(KEY.encode())
-    refused = 0
+    places = (0, 8), (8, header), (inner, inner + 900), (0, len(blob))
+    failed = 0
     for _ in range(800):
-        data = bytearray(blob)
-        for _ in range(rng.choice((1, 1, 1, 2, 5))):
-            low, high = rng.choice(((0, 8), (8, header), (inner, inner + 900), (0, len(data))))
-            at = rng.randrange(low, min(high, len(data)))
-            kind = rng.randrange(5)
-            if kind == 0:
-                data[at] ^= 1 << rng.randrange(8)
-            elif kind == 1:
-                data[at] = rng.choice(b'0123456789-+.eE"{}[],:\\ \n\0\xff' + b"aflnrstu")
-            elif kind == 2:
-                del data[at : at + rng.randrange(1, 20)]
-            elif kind == 3:
-                data[at:at] = data[at : at + rng.randrange(1, 40)]
-            else:
-                data[at : at + 8] = struct.pack("<Q", rng.choice((0, 1, 2**31, 2**63, 2**64 - 1)))
-        path.write_bytes(data)
+        path.write_bytes(damaged(blob, rng, places))
         try:
             model = read_model(path)
         except ModelFileError:
             refusal(path)
-            refused += 1
+            failed += 1
         else:
             assert {task: len(labels) for task, labels in model.labels.items()} == model.net.options.classes
-    assert 400 < refused < 800, "the mutations should break most files but not all"
+    assert 400 < failed < 800, "the mutations should break most files but not all"
 
 
 @pytest.mark.parametrize("name", ["fcn32s-heavy-pascal.caffemodel", "resnet18.pth"])

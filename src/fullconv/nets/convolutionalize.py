@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import NoReturn, cast
 
-import torch
 from torch import Tensor, nn
 from torch.fx.node import Node
 
 from fullconv.errors import GeometryError
 from fullconv.nets.equal_layers import convolution, equal_windows, pooling, pooling_like, unequal_average
+from fullconv.nets.modules import first_weight
 from fullconv.nets.trace import Trace, TracedLayer
 from fullconv.nets.tracing.calls import POINTWISE, Call, call_of
 from fullconv.nets.tracing.graph import VALUE
@@ -239,7 +239,7 @@ class Rewriter:
         if not average:
             sizes = f"{size[0]}x{size[1]} map to {cells[0]}x{cells[1]}"
             self._refuse(f"pools a {sizes} cells by windows of unequal size; choose an input size that divides evenly")
-        like = next((each for each in self.plain.parameters() if each.is_floating_point()), torch.empty(0))
+        like = first_weight(self.plain)
         self._layer(unequal_average(shape[1], size, cells).to(like.device, like.dtype), self._entry(source))
         return Form("cell", prod(shape[1:]))
 

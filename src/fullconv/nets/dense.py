@@ -25,8 +25,9 @@ from torch.fx.node import Node
 from fullconv.errors import GeometryError, OptionError, one_line
 from fullconv.fields import Fields
 from fullconv.geometry import Window
-from fullconv.nets.dense_classifier import DenseClassifier, first_channels
+from fullconv.nets.dense_classifier import DenseClassifier
 from fullconv.nets.dilated_pool import DilatedAvgPool, DilatedMaxPool
+from fullconv.nets.modules import first_channels
 from fullconv.nets.trace import Trace, trace
 from fullconv.nets.tracing.calls import WINDOWS, Call, call_of
 from fullconv.nets.tracing.graph import VALUE

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from fullconv.errors import GeometryError, OptionError
 from fullconv.nets.convolutionalize import Rewriter
+from fullconv.nets.modules import evaluating, first_channels, first_weight
 from fullconv.nets.normalise import Normalise
 from fullconv.nets.options import InputOptions
 from fullconv.nets.trace import trace
@@ -94,7 +94,7 @@ class DenseClassifier(nn.Module):
             )
         if inputs is not None and inputs.channels != channels:
             raise OptionError(f"means of {inputs.channels} channels; the classifier takes {channels}")
-        weight = next((each for each in net.parameters() if each.is_floating_point()), torch.empty(0))
+        weight = first_weight(net)
         self.normalise = nn.Identity() if inputs is None else Normalise(inputs).to(weight.device, weight.dtype)
 
     @property
@@ -178,46 +178,56 @@ def _checked(classifier: nn.Module, dense: DenseClassifier, rewriter: Rewriter) 
     """Compare, on noise; raises GeometryError where more than rounding differs."""
     height, width = dense.input_size
     down, right = dense.stride
-    random = torch.Generator().manual_seed(0)
     parts: list[nn.Module] = [classifier, dense.net, rewriter.plain]
-    kind = next((each.dtype for each in classifier.parameters() if each.is_floating_point()), torch.float32)
-    if torch.finfo(kind).bits < 32 or any(each.device.type != "cpu" for each in classifier.parameters()):
-        wide = torch.promote_types(kind, torch.float32)  # fast arithmetic of accelerators rounds too much
-        parts = [copy.deepcopy(each).to("cpu", wide) for each in parts]
+    kind = first_weight(classifier).dtype
+    wide = torch.promote_types(kind, torch.float32)
+    if wide != kind or any(each.device.type != "cpu" for each in classifier.parameters()):
+        parts = [copy.deepcopy(each).to("cpu", wide) for each in parts]  # fast arithmetic of accelerators rounds a lot
     classifier, net, plain = parts[0], cast(Wired, parts[1]), cast(Wired, parts[2]).eval()
+    larger = (height + (WINDOWS - 1) * down, width + (WINDOWS - 1) * right)
+    image = torch.randn((1, dense.channels, *larger), generator=torch.Generator().manual_seed(0)).to(wide)
+
+    def alone() -> Tensor:
+        return image[:, :, :height, :width].clone()  # nets may change their inputs in place
+
     with torch.inference_mode():
-        larger = (height + (WINDOWS - 1) * down, width + (WINDOWS - 1) * right)
-        image = torch.randn((1, dense.channels, *larger), generator=random).to(torch.promote_types(kind, torch.float32))
-
-        def alone() -> Tensor:
-            return image[:, :, :height, :width].clone()  # nets may change their inputs in place
-
-        logits = _difference(
-            net(alone()).reshape(-1), classifier(alone()).reshape(-1)
-        )  # a batch of one may be squeezed away
+        # A batch of one may be squeezed away.
+        logits = _difference(net(alone()).reshape(-1), classifier(alone()).reshape(-1))
         rows, columns = trace(net, (1, dense.channels, height, width)).output.fields()
         local = min(rows.start, columns.start) >= 0 and rows.stops[0] <= height and columns.stops[0] <= width
-        cut = plain.inputs[0] if local else rewriter.cut()
-        comparable = local or cut != plain.inputs[0]
-        at, here = net.until(rewriter.alias.get(cut, cut))(image.clone()), net(image.clone())
-        size = plain.until(cut)(alone()).shape[2:]
-        steps = [0 if n == 1 else (at.shape[2 + a] - size[a]) // (n - 1) for a, n in enumerate(here.shape[2:])]
-        cells = 0.0 if comparable else None
-        for i in range(min(WINDOWS, here.shape[2]) if comparable else 0):
-            for j in range(min(WINDOWS, here.shape[3])):
-                window = at[:, :, i * steps[0] :, j * steps[1] :][:, :, : size[0], : size[1]].clone()
-                there = (
-                    classifier(window) if local else plain.run({plain.inputs[0]: alone(), cut: window})[plain.output]
-                )
-                cells = max(cells or 0.0, _difference(here[0, :, i, j], there.reshape(-1)))
-    found = Conformance(logits, cells, "image" if cut == plain.inputs[0] else "map")
+        (start,) = plain.inputs
+        cut = start if local else rewriter.cut()
+        cells = None
+        if local or cut != start:
+            maps, found = net.until(rewriter.alias.get(cut, cut))(image.clone()), net(image.clone())
+            size = plain.until(cut)(alone()).shape[2:]
+
+            def tail(window: Tensor) -> Tensor:
+                return cast(Tensor, plain.run({start: alone(), cut: window})[plain.output])
+
+            cells = _difference_of_cells(found, maps, size, classifier if local else tail)
     worst = max(logits, cells or 0.0)
     if worst > max(TOLERANCE, torch.finfo(kind).eps):  # averages over windows of unequal size are weights too
         raise GeometryError(
             f"the dense form of {type(classifier).__name__} is off by {worst:.1e} of the largest logit; "
             "expected the same to rounding: please report this classifier"
         )
-    return found
+    return Conformance(logits, cells, "image" if cut == start else "map")
+
+
+def _difference_of_cells(
+    found: Tensor, maps: Tensor, size: Sequence[int], classify: Callable[[Tensor], Tensor]
+) -> float:
+    """The largest one of cells (1, K, h, w) from what `classify` gives for their windows, of `size`, of the maps."""
+    down, right = (
+        0 if n == 1 else (maps.shape[2 + axis] - size[axis]) // (n - 1) for axis, n in enumerate(found.shape[2:])
+    )
+    worst = 0.0
+    for i in range(min(WINDOWS, found.shape[2])):
+        for j in range(min(WINDOWS, found.shape[3])):
+            window = maps[:, :, i * down :, j * right :][:, :, : size[0], : size[1]].clone()
+            worst = max(worst, _difference(found[0, :, i, j], classify(window).reshape(-1)))
+    return worst
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
@@ -225,27 +235,3 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
     scale = theirs.abs().nan_to_num(0, 0).max().clamp(min=torch.finfo(theirs.dtype).tiny)
     same = (ours == theirs) | (ours.isnan() & theirs.isnan())
     return float(torch.where(same, 0, (ours - theirs).abs()).nan_to_num(torch.inf).max() / scale)
-
-
-def first_channels(module: nn.Module) -> int:
-    """C of a module's input, as its first convolution tells.
-
-    Raises:
-        OptionError: it has no convolution.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.in_channels:
-            return layer.in_channels
-    raise OptionError("no convolution tells the channels of the input; give channels=")
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode, then every part as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -8,19 +8,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fullconv.errors import GeometryError, OptionError, unknown_name
-from fullconv.nets.dense_classifier import DenseClassifier
 from fullconv.nets.head import Axes, Head, axes_of
 from fullconv.nets.normalise import Normalise
 from fullconv.nets.options import OWN, InputOptions, NetOptions
 from fullconv.nets.trunks import TRUNKS, Trunk
 from fullconv.nets.trunks.trunk import AnyTrunk
-from fullconv.nets.wired_trunk import WiredTrunk
+
+if TYPE_CHECKING:  # they take a while to import, and few nets have a trunk of their own
+    from fullconv.nets.dense_classifier import DenseClassifier
+    from fullconv.nets.wired_trunk import WiredTrunk
 
 PAPER_PADDING = 100
 """Pixels around the input at the first convolution: enough for every size from 1x1 (Long et al., reference nets)."""
@@ -81,12 +83,10 @@ class FCN(nn.Module):
                 f"{'neither' if options is None else 'both'} options and a trunk; give one (a trunk is what "
                 "convolutionalize makes of a classifier)"
             )
-        if trunk is not None and not isinstance(trunk, DenseClassifier):
-            raise OptionError(f"a {type(trunk).__name__} as trunk; convolutionalize it first")
         if options is not None and own:
             raise OptionError(f"{', '.join(own)} beside options, which hold them; leave them out")
-        given = None if trunk is None else WiredTrunk.of(copy.deepcopy(trunk))
-        self.options = options = options or _own_options(cast(WiredTrunk, given), trunk, own)
+        given = None if trunk is None else _own_trunk(trunk)
+        self.options = options = options or _own_options(cast("WiredTrunk", given), trunk, own)
         self.early = options.fusion == "early" and len(options.inputs) > 1
         trunks = self._make_trunks(options, given)
         taps = cast(AnyTrunk, next(iter(trunks.values()))).taps
@@ -114,6 +114,8 @@ class FCN(nn.Module):
         if self.early:
             channels = {FUSED: sum(channels.values())}
         if options.trunk == OWN:
+            from fullconv.nets.wired_trunk import WiredTrunk
+
             trunk = given or WiredTrunk.from_json(options.wiring)
             ((name, count),) = channels.items()
             if count != trunk.input_channels:
@@ -206,6 +208,15 @@ class FCN(nn.Module):
 
 OWN_OPTIONS = ("classes", "stride", "inputs", "upsampling", "scales")
 """That a net with a trunk of one's own takes beside it."""
+
+
+def _own_trunk(dense: object) -> WiredTrunk:
+    from fullconv.nets.dense_classifier import DenseClassifier
+    from fullconv.nets.wired_trunk import WiredTrunk
+
+    if not isinstance(dense, DenseClassifier):
+        raise OptionError(f"a {type(dense).__name__} as trunk; convolutionalize it first")
+    return WiredTrunk.of(copy.deepcopy(dense))
 
 
 def _own_options(own: WiredTrunk, dense: DenseClassifier | None, given: Mapping[str, Any]) -> NetOptions:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fullconv.errors import unknown_name
+from fullconv.nets.modules import evaluating
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
@@ -39,11 +40,5 @@ def inference(net: nn.Module, precision: str = "float32") -> Iterator[None]:
     """Evaluation mode, no gradients, the given precision; every module's mode is restored afterwards."""
     device = next(net.parameters()).device
     enabled = resolve(precision, device) == "bfloat16"
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(net), torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        yield

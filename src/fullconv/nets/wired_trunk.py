@@ -20,7 +20,8 @@ from fullconv.errors import GeometryError, OptionError
 from fullconv.fields import Fields
 from fullconv.geometry import Crop, Layer, Window
 from fullconv.nets.convolutionalize import SHAPES
-from fullconv.nets.dense_classifier import DenseClassifier, evaluating
+from fullconv.nets.dense_classifier import DenseClassifier
+from fullconv.nets.modules import evaluating
 from fullconv.nets.trace import Trace, TracedLayer, trace
 from fullconv.nets.trunks.trunk import Features, Pooling
 from fullconv.nets.wired import Ref, Step, Wired

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from fullconv.errors import FullconvError, GeometryError, ModelFileError, OptionError
 from fullconv.nets.dense_classifier import Conformance, DenseClassifier
 from fullconv.nets.layer_table import Rule, shown, within
+from fullconv.nets.modules import first_weight
 from fullconv.nets.normalise import Normalise
 from fullconv.nets.options import InputOptions
 from fullconv.nets.wiring import from_json, to_json
@@ -92,8 +93,7 @@ def read_classifier(path: str | Path) -> DenseClassifier:
         text = str(error) if isinstance(error, FullconvError) else f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{path}: not a usable fullconv classifier: {brief(text)}") from error
     if dense.inputs is not None:  # it was made on the meta device
-        width = next((each.dtype for each in dense.net.parameters() if each.is_floating_point()), torch.float32)
-        dense.normalise = Normalise(dense.inputs).to(width)
+        dense.normalise = Normalise(dense.inputs).to(first_weight(dense.net).dtype)
     return dense.eval()
 
 

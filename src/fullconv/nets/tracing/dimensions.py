@@ -24,8 +24,8 @@ def _several(dims: int | Sequence[int]) -> Sequence[int]:
 
 def _batch_norm(call: Call, old: Shape, _: Shape) -> list[Effect]:
     if call.options.get("training"):
-        kept = getattr(call.layer, "track_running_stats", True)
-        fix = "in training mode; call eval() first" if kept else "always; give it track_running_stats=True"
+        remembers = getattr(call.layer, "track_running_stats", True)
+        fix = "in training mode; call eval() first" if remembers else "always; give it track_running_stats=True"
         return mixed(len(old), range(len(old)), f"takes statistics of the batch {fix}")
     return mixed(len(old), [1], "scales every position otherwise")
 
