@@ -29,7 +29,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for name, d, e in self.calls:
-            x = EXPRESSIONS[name](self, x, d % x.ndim, e % x.ndim)
+            rank = max(x.ndim, 1)  # calls of a number fail or not by themselves
+            x = EXPRESSIONS[name](self, x, d % rank, e % rank)
         return x
 
     def extra_repr(self) -> str:
