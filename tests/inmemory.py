@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.labels import LabelSet
 from makers import CLASSES, SIZE, scene
 
@@ -20,12 +20,12 @@ class InMemory:
         samples: Sequence[Sample],
         split: str = "train",
         labels: Mapping[str, LabelSet] | None = None,
-        channels: Mapping[str, int] | None = None,
+        inputs: Mapping[str, InputKind] | None = None,
     ) -> None:
         self.source, self.split = "arrays", split
         self.samples = samples
         self.labels: Mapping[str, LabelSet] = labels or {SEMANTIC: LABELS}
-        self.channels: Mapping[str, int] = channels or {IMAGE: 3}
+        self.inputs: Mapping[str, InputKind] = inputs or {IMAGE: InputKind()}
         self.names: Sequence[str] = [sample.name for sample in samples]
 
     def __len__(self) -> int:

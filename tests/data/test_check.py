@@ -12,7 +12,7 @@ import pytest
 
 from fullconv.data.check import CachedDataset, check, require_usable
 from fullconv.data.folder import open_split
-from fullconv.data.pairs import ImageMaskPairs
+from fullconv.data.scenes import FileDataset
 from fullconv.data.sample import IMAGE, SEMANTIC, Sample
 from fullconv.data.wafer import Wafer
 from fullconv.errors import DataError
@@ -21,7 +21,7 @@ from inmemory import InMemory
 from makers import CLASSES, make_folder, scene
 
 
-def some_pairs(root: Path, count: int = 5) -> ImageMaskPairs:
+def some_pairs(root: Path, count: int = 5) -> FileDataset:
     return open_split(str(root), make_folder(root, counts={"train": count, "val": 1}), "train")
 
 
@@ -67,7 +67,7 @@ def test_check_counts_what_is_there(tmp_path: Path, threads: int | None) -> None
 def test_check_reports_every_problem_once_and_in_order(tmp_path: Path) -> None:
     dataset = some_pairs(tmp_path, 15)
     for index in range(1, 14):
-        dataset.pairs[index].mask.write_bytes(b"damaged")
+        dataset.scenes[index].mask.write_bytes(b"damaged")
     checked = check(dataset, cache_bytes=10**9)
     assert len(checked.problems) == 13
     assert all(f"{index:04}.png" in checked.problems[index - 1] for index in range(1, 14))
@@ -163,7 +163,7 @@ def test_the_cache_serves_from_memory_and_reads_the_rest() -> None:
     assert dataset.reads == [1, 2, 1]
     assert len(cached) == 3
     assert (cached.source, cached.split, cached.names) == (dataset.source, dataset.split, dataset.names)
-    assert (cached.labels, cached.channels) == (dataset.labels, dataset.channels)
+    assert (cached.labels, cached.inputs) == (dataset.labels, dataset.inputs)
     assert cached.fingerprint() == dataset.fingerprint()
     with pytest.raises(IndexError):
         cached[3]

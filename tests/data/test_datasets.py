@@ -37,7 +37,7 @@ def test_every_layout_is_recognised_and_opened(tmp_path: Path, name: str, kind: 
         assert (dataset.source, dataset.split, len(dataset), len(dataset.names)) == (str(path), split, count, count)
         assert check(dataset).problems == ()
         assert set(dataset.labels) == set(dataset[0].masks) == {SEMANTIC}
-        assert set(dataset.channels) == set(dataset[0].inputs)
+        assert set(dataset.inputs) == set(dataset[0].inputs)
         with pytest.raises(IndexError):
             dataset[count]
     with pytest.raises(DataError, match="has no split 'dev'; its splits: train, val, test"):

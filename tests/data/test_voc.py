@@ -37,10 +37,10 @@ def test_layout_named_from_any_level(tmp_path: Path, inside: str) -> None:
 def test_the_newest_year(tmp_path: Path) -> None:
     for year in ("VOC2012", "VOC2007"):
         make_voc(tmp_path, {"train": 1, "val": 1}, year)
-    assert "VOC2012" in str(open_split("x", tmp_path, "train").pairs[0].image)
-    assert "VOC2007" in str(open_split("x", tmp_path / "VOCdevkit" / "VOC2007", "train").pairs[0].image)
+    assert "VOC2012" in str(open_split("x", tmp_path, "train").scenes[0].image)
+    assert "VOC2007" in str(open_split("x", tmp_path / "VOCdevkit" / "VOC2007", "train").scenes[0].image)
     (tmp_path / "VOCdevkit" / "VOC2013").mkdir()  # without lists
-    assert "VOC2012" in str(open_split("x", tmp_path, "train").pairs[0].image)
+    assert "VOC2012" in str(open_split("x", tmp_path, "train").scenes[0].image)
 
 
 def test_any_list_is_a_split(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_real_voc(shared_data: Path) -> None:
     assert (len(dataset), checked.problems) == (60, ())
     assert (checked.pixels[SEMANTIC] > 0).all()
     assert checked.void[SEMANTIC] > 0
-    with Image.open(dataset.pairs[0].mask) as picture:  # the palette of the files is that of our labels
+    with Image.open(dataset.scenes[0].mask) as picture:  # the palette of the files is that of our labels
         assert picture.mode == "P"
         palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
         np.testing.assert_array_equal(palette[[*range(21), VOID]], VOC_LABELS.palette()[[*range(21), VOID]])

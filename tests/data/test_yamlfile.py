@@ -76,7 +76,7 @@ def test_where_yaml_finds_masks(tmp_path: Path, images: str, masks: str) -> None
         save_scene(tmp_path / images / f"{name}.png", tmp_path / masks / f"{name}.png", 1)
     path = tmp_path / "a.yaml"
     path.write_text(f"train: {images}\nmasks_dir: labels\nnames: [a, b, c]\n")
-    assert open_split("x", path, "train").pairs[0].mask.parent == tmp_path / masks
+    assert open_split("x", path, "train").scenes[0].mask.parent == tmp_path / masks
 
 
 def test_yaml_prefers_the_masks_beside_the_images(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_yaml_prefers_the_masks_beside_the_images(tmp_path: Path) -> None:
     for folder in ("labels", "labels/train", "a/labels/train"):  # each is looked in before the one above
         for name in "pq":
             save_scene(tmp_path / "a" / "images" / "train" / f"{name}.png", tmp_path / folder / f"{name}.png", 1)
-        assert open_split("x", path, "train").pairs[0].mask.parent == tmp_path / folder
+        assert open_split("x", path, "train").scenes[0].mask.parent == tmp_path / folder
 
 
 def test_yaml_label_mapping(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from inmemory import LABELS, InMemory, one, some
 
 def prepare(path: Path, val: InMemory, metrics: dict[str, object] | None = None) -> tuple[Summary, FCN]:
     """A run folder with a random model in it, and what is to be told of it."""
-    channels = val.channels[IMAGE]
+    channels = val.inputs[IMAGE].channels
     samples = [Sample("t", {IMAGE: np.zeros((8, 9, channels), np.uint8)}, {SEMANTIC: np.zeros((8, 9), np.uint8)})]
-    splits = open_splits((InMemory(samples, channels=val.channels), val))
+    splits = open_splits((InMemory(samples, inputs=val.inputs), val))
     options = resolve_options(
         "arrays", splits, choose_net("fcn1s-slim", splits.train.dataset, {"width": 0.1}), recipe="scratch", seed=0,
         minutes=None, epochs=None, steps=5, precision="float32", init=(), overrides={},

@@ -65,7 +65,15 @@ def training_bar(bar: Progress, quiet: bool = False) -> Callable[[Tick], None]:
     return show
 
 
-def print_scores(scores: Scores, names: Sequence[str], title: str) -> None:
+def print_scores(
+    scores: Scores, names: Sequence[str], title: str, boundary: Sequence[float] | None = None, note: str = ""
+) -> None:
+    """A line a class, and the four numbers.
+
+    Args:
+        boundary: the classes' boundary F.
+        note: printed below.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -73,16 +81,24 @@ def print_scores(scores: Scores, names: Sequence[str], title: str) -> None:
     console = Console(highlight=False)
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
-    for column in ("IU", "accuracy", "pixels"):
+    columns: dict[str, Sequence[str]] = {
+        "IU": [percent(value) for value in scores.iu],
+        "accuracy": [percent(value) for value in scores.accuracy],
+        **({} if boundary is None else {"BF": [percent(value) for value in boundary]}),
+        "pixels": [f"{count:,}" for count in scores.pixels],
+    }
+    for column in columns:
         table.add_column(column, justify="right")
-    for name, iu, accuracy, pixels in zip(names, scores.iu, scores.accuracy, scores.pixels, strict=True):
-        table.add_row(escape(name), _percent(iu), _percent(accuracy), f"{pixels:,}")
+    for name, *cells in zip(names, *columns.values(), strict=True):
+        table.add_row(escape(name), *cells)
     console.print(table)
     console.print(
-        f"pixel accuracy {_percent(scores.pixel_accuracy)}   mean accuracy {_percent(scores.mean_accuracy)}   "
-        f"mean IU {_percent(scores.mean_iu)}   f.w. IU {_percent(scores.fw_iu)}",
+        f"pixel accuracy {percent(scores.pixel_accuracy)}   mean accuracy {percent(scores.mean_accuracy)}   "
+        f"mean IU {percent(scores.mean_iu)}   f.w. IU {percent(scores.fw_iu)}",
         soft_wrap=True,
     )
+    if note:
+        console.print(escape(note), soft_wrap=True)
 
 
 def class_names(model: Path) -> dict[str, list[str]]:
@@ -92,7 +108,8 @@ def class_names(model: Path) -> dict[str, list[str]]:
     return {task: [str(name) for name in labels["names"]] for task, labels in read_header(model)["labels"].items()}
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction for a table."""
     return "n/a" if value != value else f"{100 * value:.1f}"  # noqa: PLR0124  (nan alone differs from itself)
 
 

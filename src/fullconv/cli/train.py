@@ -46,6 +46,9 @@ def train(
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.")] = None,
     fixed: Annotated[bool, typer.Option("--fixed", help="Only the score layers learn (FCN-32s-fixed).")] = False,
+    inputs: Annotated[
+        str | None, typer.Option(help="Of data with several: those that the net takes, such as color,depth.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="auto (default), float32 or bfloat16.")] = None,
     json_: Json = False,
 ) -> None:
@@ -61,6 +64,7 @@ def train(
         trained = run(
             data, net, out=out, minutes=minutes, epochs=epochs, steps=steps, recipe=recipe, init=init or (),
             resume=resume, seed=seed, precision=precision, net_options=_given(net_options),
+            inputs=inputs.split(",") if inputs else None,
             listener=training_bar(bar, quiet=json_), command=shlex.join(["fullconv", *sys.argv[1:]]),
             **_given(overrides),
         )  # fmt: skip

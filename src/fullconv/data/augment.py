@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fullconv.data.sample import Array, Sample
+from fullconv.data.sample import Array, Sample, Values
 from fullconv.errors import OptionError
 from fullconv.labels import VOID
 
 FILL = 124
-"""Grey of the margin around images smaller than the crop; the mask is void there."""
+"""Grey of the margin around pictures smaller than the crop; the mask is void there."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Augmentation:
         crop: (H, W) of the result, in pixels; None: the sample keeps its size, and `scale` must be (1, 1).
         scale: range of the factor by which the sample is enlarged before the crop, drawn log-uniformly.
         flip: mirror left and right with probability 1/2.
-        jitter: largest relative change of brightness, contrast and saturation, 0..1.
+        jitter: largest relative change of brightness, contrast and saturation of pictures, 0..1; measured values
+            stay as they are.
     """
 
     crop: tuple[int, int] | None = None
@@ -53,14 +54,26 @@ def augment(sample: Sample, options: Augmentation, rng: np.random.Generator) -> 
         height, width = sample.size
         factor = float(np.exp(rng.uniform(*np.log(options.scale))))
         boxes = [_span(size, crop, factor, rng) for size, crop in zip((height, width), options.crop, strict=True)]
-        inputs = {name: _resample(image, boxes, options.crop, FILL) for name, image in inputs.items()}
+        inputs = {name: _resample(image, boxes, options.crop, margin(image)) for name, image in inputs.items()}
         masks = {name: _resample(mask, boxes, options.crop, VOID) for name, mask in masks.items()}
     if options.flip and rng.random() < 0.5:
         inputs = {name: image[:, ::-1] for name, image in inputs.items()}
         masks = {name: mask[:, ::-1] for name, mask in masks.items()}
     if options.jitter:
-        inputs = {name: _jitter(image, options.jitter, rng) for name, image in inputs.items()}
+        inputs = {
+            name: _jitter(image, options.jitter, rng) if image.dtype == np.uint8 else image
+            for name, image in inputs.items()
+        }
     return Sample(sample.name, inputs, masks)
+
+
+def margin(image: Values) -> Values | int:
+    """What surrounds an image that is too small: `FILL` around a picture, the mean of each channel around measured
+    values, whose range is their own."""
+    if image.dtype == np.uint8:
+        return FILL
+    mean: Values = image.mean((0, 1), dtype=np.float64).astype(image.dtype)
+    return mean
 
 
 @dataclass(frozen=True)
@@ -84,20 +97,31 @@ def _span(size: int, crop: int, factor: float, rng: np.random.Generator) -> _Spa
     return _Span(0.0, float(size), shown, int(rng.integers(0, crop - shown + 1)))
 
 
-def _resample(array: Array, boxes: list[_Span], crop: tuple[int, int], fill: int) -> Array:
+def _resample(array: Values, boxes: list[_Span], crop: tuple[int, int], fill: Values | int) -> Values:
     """(H, W[, C]) -> (*crop[, C]): the boxed part, scaled, on a ground of `fill`."""
     rows, columns = boxes
     method = Image.Resampling.NEAREST if array.ndim == 2 else Image.Resampling.BILINEAR
     box = (columns.start, rows.start, columns.stop, rows.stop)
-    planes = [array] if array.ndim == 2 or array.shape[2] == 3 else list(np.moveaxis(array, 2, 0))
-    parts = [np.asarray(Image.fromarray(p).resize((columns.size, rows.size), method, box)) for p in planes]
+    whole = array.ndim == 2 or (array.shape[2] == 3 and array.dtype == np.uint8)
+    planes = [array] if whole else list(np.moveaxis(array, 2, 0))
+    parts = [_resized(plane, (columns.size, rows.size), method, box) for plane in planes]
     part = parts[0] if len(planes) == 1 else np.stack(parts, axis=2)
     part = part.reshape(rows.size, columns.size, *array.shape[2:])
     if part.shape[:2] == crop:
         return part
-    ground = np.full((*crop, *array.shape[2:]), fill, dtype=np.uint8)
+    ground = np.full((*crop, *array.shape[2:]), fill, dtype=array.dtype)
     ground[rows.at : rows.at + rows.size, columns.at : columns.at + columns.size] = part
     return ground
+
+
+def _resized(
+    plane: Values, size: tuple[int, int], method: Image.Resampling, box: tuple[float, float, float, float]
+) -> Values:
+    """Pillow resamples bytes and floats."""
+    if plane.dtype == np.uint8:
+        return np.asarray(Image.fromarray(plane).resize(size, method, box))
+    wide = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, method, box))
+    return wide if plane.dtype == np.float32 else np.rint(wide).astype(plane.dtype)
 
 
 def _jitter(image: Array, strength: float, rng: np.random.Generator) -> Array:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from fullconv.data.folder import SPLITS, Folders, pairs_of, splits_of
 from fullconv.data.mask import MaskReader
-from fullconv.data.pairs import ImageMaskPairs, require_split
+from fullconv.data.pairs import require_split
+from fullconv.data.sample import SEMANTIC
+from fullconv.data.scenes import FileDataset, Task
 from fullconv.labels import VOID, LabelSet
 
 CAMVID_LABELS = LabelSet(
@@ -59,7 +61,7 @@ def splits(path: Path) -> tuple[str, ...]:
     return splits_of(_folders(path))
 
 
-def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
+def open_split(source: str, path: Path, split: str) -> FileDataset:
     """One split.
 
     Raises:
@@ -67,9 +69,9 @@ def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
     """
     folders = _folders(path)
     require_split(source, split, splits_of(folders))
-    return ImageMaskPairs(source, split, pairs_of(source, folders, split), CAMVID_LABELS, CAMVID_READER)
+    return FileDataset(source, split, pairs_of(source, folders, split), {SEMANTIC: Task(CAMVID_LABELS, CAMVID_READER)})
 
 
 def _folders(path: Path) -> Folders:
     folders = {split: (path / split, path / f"{split}annot") for split in SPLITS}
-    return {split: pair for split, pair in folders.items() if all(folder.is_dir() for folder in pair)}
+    return {split: [pair] for split, pair in folders.items() if all(folder.is_dir() for folder in pair)}

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.data.pairs import LISTED
-from fullconv.data.sample import Dataset, Sample
+from fullconv.data.sample import Dataset, Sample, Values
 from fullconv.errors import DataError, printable
 from fullconv.labels import VOID, LabelSet
 
+Sums = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 
@@ -32,7 +33,7 @@ class CachedDataset:
         self.source = dataset.source
         self.split = dataset.split
         self.labels = dataset.labels
-        self.channels = dataset.channels
+        self.inputs = dataset.inputs
         self.names = dataset.names
 
     def __len__(self) -> int:
@@ -47,6 +48,17 @@ class CachedDataset:
         return self.dataset.fingerprint()
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of each channel of an input, over all pixels of all usable samples.
+
+    Of the logarithm, where the net takes it (`InputKind.log`). The deviation of a constant channel is 1.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Checked:
     """What `check` found.
@@ -56,6 +68,7 @@ class Checked:
         problems: one line each, naming the sample; empty if every sample can be used.
         pixels: by task, (K,) int64: the pixels of each class in all usable samples, void left out.
         void: by task, the number of void pixels.
+        moments: mean and deviation of the inputs whose range is their own (`InputKind.measured`).
         sizes: (H, W) of each usable sample, in order.
         cached_bytes: of the arrays kept in memory.
     """
@@ -64,6 +77,7 @@ class Checked:
     problems: tuple[str, ...]
     pixels: Mapping[str, NDArray[np.int64]]
     void: Mapping[str, int]
+    moments: Mapping[str, Moments]
     sizes: tuple[tuple[int, int], ...]
     cached_bytes: int
 
@@ -107,6 +121,7 @@ def check(
         tuple(found),
         state.pixels,
         state.void,
+        {name: _moments(sums) for name, sums in state.sums.items() if sums},
         tuple(state.sizes[index] for index in sorted(state.sizes)),
         cache_bytes - state.free,
     )
@@ -138,6 +153,7 @@ class _Tally:
         self.pixels = {task: np.zeros(len(labels), np.int64) for task, labels in dataset.labels.items()}
         self.void = dict.fromkeys(dataset.labels, 0)
         self.sizes: dict[int, tuple[int, int]] = {}
+        self.sums: dict[str, dict[int, Sums]] = {name: {} for name, kind in dataset.inputs.items() if kind.measured}
         self.lock = Lock()
 
     def look(self, index: int) -> None:
@@ -152,15 +168,36 @@ class _Tally:
             with self.lock:
                 self.problems[index] = text if named else f"{printable(name)}: {text}"
             return
+        sums = {name: _sums(sample.inputs[name], self.dataset.inputs[name].log) for name in self.sums}
         size = sum(a.nbytes for a in (*sample.inputs.values(), *sample.masks.values()))
         with self.lock:
             self.sizes[index] = sample.size
+            for name, each in sums.items():
+                self.sums[name][index] = each
             for task, (pixels, void) in counts.items():
                 self.pixels[task] += pixels
                 self.void[task] += void
             if size <= self.free:
                 self.free -= size
                 self.kept[index] = sample
+
+
+def _sums(values: Values, log: bool) -> Sums:
+    """(3, C) float64: number, sum and sum of squares of each channel's values."""
+    wide = values.reshape(-1, values.shape[2]).astype(np.float64)
+    if log:
+        wide = np.log(np.maximum(wide, 1))
+    return np.stack([np.full(wide.shape[1], len(wide), np.float64), wide.sum(0), np.square(wide).sum(0)])
+
+
+def _moments(sums: Mapping[int, Sums]) -> Moments:
+    """In the samples' order: the last bit must not depend on which thread was first."""
+    count, total, squares = np.sum([sums[index] for index in sorted(sums)], axis=0)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    # What rounding leaves of a constant's deviation is no deviation.
+    std = np.where(deviation > 1e-6 * np.abs(mean), deviation, 1.0)
+    return Moments(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def _class_counts(sample: Sample, task: str, labels: LabelSet) -> tuple[NDArray[np.int64], int]:

@@ -15,14 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fullconv.data.bands import input_of
 from fullconv.data.image import find_images, load_picture, opened
 from fullconv.data.mask import MaskReader
-from fullconv.data.pairs import ImageMaskPairs, Pair, listed, pair_by_stem, require_split
+from fullconv.data.pairs import PLAIN, Names, listed, pair_folders, require_split
+from fullconv.data.sample import IMAGE, SEMANTIC
+from fullconv.data.scenes import FileDataset, Scene, Task
 from fullconv.data.text import read_text
 from fullconv.errors import DataError, OptionError, printable
 from fullconv.labels import VOID, Colour, LabelSet
@@ -31,8 +35,10 @@ SPLITS = ("train", "val", "test")
 HOLD_OUT = 10
 """One in so many samples of `train` is held out as `val` where a data set has none."""
 
-Folders = Mapping[str, tuple[Path, Path]]
-"""By split, the folder of the images and that of the masks."""
+Folders = Mapping[str, Sequence[tuple[Path, Path]]]
+"""By split, the folders of its images, each with that of the masks."""
+
+Item = TypeVar("Item")
 
 
 def recognise(path: Path) -> bool:
@@ -45,7 +51,7 @@ def splits(path: Path) -> tuple[str, ...]:
     return splits_of(_folders(path))
 
 
-def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
+def open_split(source: str, path: Path, split: str) -> FileDataset:
     """One split of a plain folder.
 
     Class names come from ``classes.txt`` (one a line) in the folder; without it the classes are numbered up to the
@@ -57,7 +63,9 @@ def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
     folders = _folders(path)
     require_split(source, split, splits_of(folders))
     labels = _named(path / "classes.txt") if (path / "classes.txt").is_file() else _inferred(source, path, folders)
-    return ImageMaskPairs(source, split, pairs_of(source, folders, split), labels, MaskReader(len(labels)))
+    scenes = pairs_of(source, folders, split)
+    task = Task(labels, MaskReader(len(labels)))
+    return FileDataset(source, split, scenes, {SEMANTIC: task}, {IMAGE: input_of(scenes[0].image)})
 
 
 def held_out(names: Iterable[str]) -> frozenset[str]:
@@ -75,29 +83,36 @@ def splits_of(folders: Folders) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split in folders or (split == "val" and "train" in folders))
 
 
-def pairs_of(source: str, folders: Folders, split: str) -> Sequence[Pair]:
+def pairs_of(source: str, folders: Folders, split: str, names: Names = PLAIN) -> Sequence[Scene]:
     """The pairs of one of `splits_of(folders)`.
 
     Raises:
         DataError: images and masks that do not pair, too few to hold `val` out.
     """
-    if "train" not in folders or "val" in folders or split == "test":
-        return pair_by_stem(source, *folders[split])
-    return hold_out(source, pair_by_stem(source, *folders["train"]), split)
+    if not held_out_of_train(folders, split):
+        return pair_folders(source, folders[split], names)
+    scenes = pair_folders(source, folders["train"], names)
+    return hold_out(source, scenes, [scene.name for scene in scenes], split)
 
 
-def hold_out(source: str, pairs: Sequence[Pair], split: str) -> Sequence[Pair]:
-    """What is left as `train`, or taken as `val`, of the pairs of a data set that has no `val`.
+def held_out_of_train(folders: Folders, split: str) -> bool:
+    """Whether a split shares the files of `train` with another."""
+    return "train" in folders and "val" not in folders and split != "test"
+
+
+def hold_out(source: str, items: Sequence[Item], names: Sequence[str], split: str) -> Sequence[Item]:
+    """What is left as `train`, or taken as `val`, of the samples of a data set that has no `val`.
 
     Raises:
-        DataError: too few pairs.
+        DataError: too few samples.
     """
-    if len(pairs) < 2:
+    if len(items) < 2:
         raise DataError(
-            f"{printable(source)}: holds one image, and val is held out of train; add images, or a val split of its own"
+            f"{printable(source)}: holds one image, and val is held out of train; add images, or a val split of its "
+            "own, or cut it with tile: 128 in a YAML file"
         )
-    val = held_out(pair.name for pair in pairs)
-    return tuple(pair for pair in pairs if (pair.name in val) == (split == "val"))
+    val = held_out(names)
+    return tuple(item for item, name in zip(items, names, strict=True) if (name in val) == (split == "val"))
 
 
 def _split_outside(path: Path) -> tuple[str, ...]:
@@ -113,7 +128,7 @@ def _folders(path: Path) -> Folders:
         found = {split: pair for split, pair in found.items() if pair[0].is_dir()}
         found = found or {"train": (path / "images", path / "masks")}
     # A split without masks, such as a test split whose labels are kept back, cannot be trained or scored on.
-    usable = {split: pair for split, pair in found.items() if pair[1].is_dir()}
+    usable = {split: [pair] for split, pair in found.items() if pair[1].is_dir()}
     if not usable:
         raise DataError(f"{printable(path)}: no masks; expected them in {listed(str(m) for _, m in found.values())}")
     return usable
@@ -128,10 +143,11 @@ def _named(path: Path) -> LabelSet:
 
 
 def _inferred(source: str, path: Path, folders: Folders) -> LabelSet:
-    files = [path for _, masks in folders.values() for path in find_images(masks)]
+    files = [path for pairs in folders.values() for _, masks in pairs for path in find_images(masks)]
     if not files:
         raise DataError(
-            f"{printable(source)}: no masks; expected them in {listed(str(m) for _, m in folders.values())}"
+            f"{printable(source)}: no masks; expected them in "
+            f"{listed(str(masks) for pairs in folders.values() for _, masks in pairs)}"
         )
     stats = [(file, file.stat()) for file in files]
     present, void = _scan(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
@@ -174,7 +190,7 @@ def _scan(files: tuple[tuple[Path, int, int], ...]) -> tuple[tuple[int, ...], bo
 def _two_classes(path: Path, folders: Folders) -> str:
     """The YAML, on one line, that opens a plain folder with 255 as class 1."""
     root = path.resolve()  # the user may keep the YAML file anywhere
-    images = [f"{split}: {folders[split][0].relative_to(path).as_posix()}" for split in folders]
+    images = [f"{split}: {folders[split][0][0].relative_to(path).as_posix()}" for split in folders]
     keys = [f"path: {printable(json.dumps(str(root), ensure_ascii=False))}", *images, "masks_dir: masks"]
     return f"{{{', '.join(keys)}, names: [background, foreground], label_mapping: {{0: 0, {VOID}: 1}}}}"
 

@@ -53,6 +53,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDES_SWAPPED = (5, 6, 7, 8)
 
 _MAX_PAGES_COUNTED = 1000
 _NEW_SUBFILE_TYPE = 254  # TIFF 6.0, section 8
@@ -82,6 +83,22 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Array:
         if format_of(head) == NUMPY:
             return _rgb_array(_read_npy(path, max_pixels))
         return _rgb(str(path), load_picture(path, stream, head, max_pixels))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(H, W) of the picture that `read_image` would give, from its header alone.
+
+    Raises:
+        DataError: as `read_image`, for what the header shows; one line.
+    """
+    with opened(path) as (stream, head):
+        if format_of(head) == NUMPY:
+            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
+            return int(height), int(width)
+        stream.seek(0)
+        picture = _plugin(printable(path), head)(stream)
+        swapped = _orientation(picture) in _SIDES_SWAPPED
+        return (picture.width, picture.height) if swapped else (picture.height, picture.width)
 
 
 def as_image(value: str | Path | Image.Image | NDArray[Any]) -> Array:
@@ -203,12 +220,17 @@ def load_picture(path: Path, stream: IO[bytes], head: bytes, max_pixels: int = M
 
 def upright(picture: Image.Image) -> Image.Image:
     """The decoded picture, rotated and mirrored as its EXIF orientation says; the given one is not changed."""
+    method = _UPRIGHT.get(_orientation(picture))
+    return picture if method is None else picture.transpose(method)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """As EXIF numbers it, 1 = upright; also where it cannot be told."""
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # metadata may be damaged in any way, and the pixels are good
-        return picture
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return picture if method is None else picture.transpose(method)
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:

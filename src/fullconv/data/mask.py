@@ -58,7 +58,7 @@ class MaskReader:
         return f"classes 0..{self.classes - 1} or {VOID} = void"
 
     def read(self, path: str | Path) -> Array:
-        """Read a mask: palette, grey of 1 to 16 bits (values as they are) or RGB; PNG, TIFF or BMP.
+        """Read a mask: palette, grey (whole numbers as they are, of any width) or RGB; PNG, TIFF or BMP.
 
         Turned upright as EXIF says, as images are; alpha is ignored.
 
@@ -103,8 +103,9 @@ class MaskReader:
             return self._from_values(name, np.asarray(picture).astype(np.uint8), None)
         if mode.startswith("I;16"):
             return self._from_values(name, np.asarray(picture).astype(np.uint16), None)
-        kind = WIDE_MODES.get(mode, f"{mode} colours")
-        raise DataError(f"{name}: holds {kind}, expected class numbers in 8 or 16 bits, or RGB; save it as 8-bit grey")
+        if mode in WIDE_MODES:
+            return self._from_values(name, _whole(name, np.asarray(picture)), None)
+        raise DataError(f"{name}: holds {mode} colours, expected class numbers or RGB; save it as 8-bit grey")
 
     def _from_values(self, name: str, values: NDArray[Any], table: NDArray[np.uint16] | None) -> Array:
         """`table` holds class + 1 for each value, 0 where there is none."""
@@ -206,6 +207,18 @@ def write_mask(path: str | Path, mask: Array, labels: LabelSet) -> None:
         raise DataError(
             f"{printable(path)}: cannot be written ({one_line(error)}); check the folder and disk"
         ) from error
+
+
+def _whole(name: str, values: NDArray[Any]) -> NDArray[np.uint16]:
+    """Numbers of 32 bits, which some tools write class numbers as."""
+    with np.errstate(invalid="ignore"):
+        narrow = values.astype(np.uint16)
+    if not (narrow == values).all():
+        strange = values[narrow != values][0]
+        raise DataError(
+            f"{name}: holds the value {strange:g}, expected whole class numbers of 0..65535; save it as 8-bit grey"
+        )
+    return narrow
 
 
 @lru_cache(maxsize=16)

@@ -1,101 +1,94 @@
-"""Data sets of image and mask files."""
+"""Images and their masks, found by name."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fullconv.data.image import SUFFIXES, find_images, read_image
-from fullconv.data.mask import MaskReader
-from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.data.image import SUFFIXES, find_images
+from fullconv.data.scenes import Scene
 from fullconv.errors import DataError, printable
-from fullconv.labels import LabelSet
+
+JPEG = (".jpg", ".jpeg")
 
 LISTED = 10
 """How many file names or problems a message lists."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """An image and its mask; `name` is unique in the split."""
+class Names:
+    """What is added to a scene's name in the names of its files, before their suffixes: ``0001_sat.jpg`` and
+    ``0001_mask.png`` are scene ``0001``."""
 
-    name: str
-    image: Path
-    mask: Path
-
-
-class ImageMaskPairs:
-    """A `Dataset` of image and mask files: inputs ``{"image"}``, masks ``{"semantic"}``."""
-
-    def __init__(self, source: str, split: str, pairs: Sequence[Pair], labels: LabelSet, reader: MaskReader) -> None:
-        self.source = source
-        self.split = split
-        self.pairs = tuple(pairs)
-        self.labels: Mapping[str, LabelSet] = {SEMANTIC: labels}
-        self.channels: Mapping[str, int] = {IMAGE: 3}
-        self.names: Sequence[str] = tuple(pair.name for pair in pairs)
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Image (H, W, 3) uint8 RGB and mask (H, W) uint8.
-
-        Raises:
-            DataError: either file cannot be used, or their sizes differ; one line.
-        """
-        pair = self.pairs[index]
-        image, mask = read_image(pair.image), self.reader.read(pair.mask)
-        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-        if (height, width) != (mask_height, mask_width):
-            fix = "make a mask of the image's size"
-            if (height, width) == (mask_width, mask_height):
-                fix = (
-                    "the sides are swapped: only one of the two says in its EXIF that it is rotated; save both upright"
-                )
-            raise DataError(
-                f"{printable(pair.mask)}: is {mask_height} x {mask_width} (H x W), its image {printable(pair.image)} "
-                f"is {height} x {width}; {fix}"
-            )
-        return Sample(pair.name, {IMAGE: image}, {SEMANTIC: mask})
-
-    def fingerprint(self) -> str:
-        """A digest (64 hex digits) of labels, reader, names and file sizes: equal for a copy of the data set.
-
-        Raises:
-            DataError: a file is gone.
-        """
-        mapping, colours = self.reader.label_mapping or {}, self.reader.colors or {}
-        known = [self.labels[SEMANTIC].to_json(), sorted(mapping.items()), sorted(colours.items())]
-        digest = hashlib.sha256(json.dumps(known).encode())
-        for pair in self.pairs:
-            digest.update(
-                f"\n{pair.name}\t{_bytes(pair.image)}\t{_bytes(pair.mask)}".encode("utf-8", "surrogateescape")
-            )
-        return digest.hexdigest()
+    image: str = ""
+    mask: str = ""
 
 
-def pair_by_stem(source: str, images: Path, masks: Path) -> tuple[Pair, ...]:
+PLAIN = Names()
+
+
+def pair_folders(source: str, folders: Sequence[tuple[Path, Path]], names: Names = PLAIN) -> tuple[Scene, ...]:
+    """The pairs of several folders of images, each with its folder of masks; see `pair_by_stem`.
+
+    Where there are several, a scene's name begins with what tells its folder from the others.
+    """
+    if len(folders) == 1:
+        return pair_by_stem(source, *folders[0], names)
+    root = Path(os.path.commonpath([images for images, _ in folders]))
+    return tuple(
+        replace(scene, name=f"{images.relative_to(root).as_posix()}/{scene.name}")
+        for images, masks in folders
+        for scene in pair_by_stem(source, images, masks, names)
+    )
+
+
+def pair_by_stem(source: str, images: Path, masks: Path, names: Names = PLAIN) -> tuple[Scene, ...]:
     """Pair the pictures below two folders by their relative path without suffix, in order of names.
 
-    Hidden files and files of other kinds are ignored.
+    Hidden files and files of other kinds are ignored. In a folder of both, a JPEG is an image and another file a mask,
+    unless their names tell.
 
     Raises:
         DataError: no picture, two pictures of one name, an image without mask or a mask without image; one line.
     """
-    found, labelled = images_by_name(source, images), images_by_name(source, masks)
+    found, labelled = images_and_masks(source, images, masks, names)
     if not found:
         raise DataError(f"{printable(images)}: holds no pictures; expected files ending in {', '.join(SUFFIXES)}")
     lonely = [found[key].name for key in found if key not in labelled]
     unused = [labelled[key].name for key in labelled if key not in found]
     if lonely or unused:
         raise mismatch(source, lonely, unused, f"{printable(masks)}")
-    return tuple(Pair(file.name, file.path, labelled[key].path) for key, file in sorted(found.items()))
+    return tuple(Scene.of(file.name, file.path, labelled[key].path) for key, file in sorted(found.items()))
+
+
+def images_and_masks(
+    source: str, images: Path, masks: Path, names: Names = PLAIN
+) -> tuple[dict[str, ImageFile], dict[str, ImageFile]]:
+    """The images and the masks below two folders, which may be one, by the scenes' names.
+
+    Raises:
+        DataError: two pictures of one name.
+    """
+    mixed = images.resolve() == masks.resolve()
+    if mixed and not (names.image or names.mask):
+        return (
+            images_by_name(source, images, keep=lambda path: path.suffix.lower() in JPEG),
+            images_by_name(source, masks, keep=lambda path: path.suffix.lower() not in JPEG),
+        )
+
+    def is_image(path: Path) -> bool:
+        return path.stem.endswith(names.image) and not (mixed and names.mask and path.stem.endswith(names.mask))
+
+    def is_mask(path: Path) -> bool:
+        return path.stem.endswith(names.mask) and not (mixed and not names.mask and path.stem.endswith(names.image))
+
+    return (
+        images_by_name(source, images, names.image, is_image),
+        images_by_name(source, masks, names.mask, is_mask),
+    )
 
 
 def mismatch(source: str, lonely: Sequence[str], unused: Sequence[str], masks: str) -> DataError:
@@ -132,11 +125,14 @@ class ImageFile:
     path: Path
 
 
-def images_by_name(source: str, folder: Path) -> dict[str, ImageFile]:
-    """The images below a folder by name; the keys are NFC, because file systems store accents in two ways."""
+def images_by_name(
+    source: str, folder: Path, ending: str = "", keep: Callable[[Path], bool] = lambda _: True
+) -> dict[str, ImageFile]:
+    """The images below a folder that are kept, by name without `ending`; the keys are NFC, because file systems store
+    accents in two ways."""
     found: dict[str, ImageFile] = {}
-    for path in find_images(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    for path in filter(keep, find_images(folder)):
+        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
         key = unicodedata.normalize("NFC", name)
         if key in found:
             raise DataError(
@@ -145,10 +141,3 @@ def images_by_name(source: str, folder: Path) -> dict[str, ImageFile]:
             )
         found[key] = ImageFile(name, path)
     return found
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{printable(path)}: no such file; check the path") from error

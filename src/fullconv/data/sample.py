@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,32 @@ SEMANTIC = "semantic"
 
 Array = NDArray[np.uint8]
 
+Values = NDArray[Any]
+"""An input, (H, W, C): uint8 where it is a picture; uint16 or float32 too where it was measured."""
+
+
+@dataclass(frozen=True)
+class InputKind:
+    """What an input of a data set holds, for the net that is to take it.
+
+    Attributes:
+        channels: C.
+        bands: the numbers of the channels in their files, counted from 1 as GDAL counts; empty for pictures, which are
+            read as RGB.
+        preview: those of `bands` that are shown as red, green and blue, or as grey; empty: the first three, or one.
+        log: the values are distances, of which a net takes the logarithm.
+    """
+
+    channels: int = 3
+    bands: tuple[int, ...] = ()
+    preview: tuple[int, ...] = ()
+    log: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether its range is its own: mean and deviation are then taken from the data."""
+        return bool(self.bands) or self.log or self.channels != 3
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -26,12 +52,12 @@ class Sample:
 
     Attributes:
         name: unique in its data set; a relative path without suffix, such as ``"seq1/0001"``.
-        inputs: by input name, (H, W, C) uint8, all of one H and W; colour is RGB.
+        inputs: by input name, (H, W, C) uint8, uint16 or float32 (finite), all of one H and W; colour is RGB.
         masks: by task name, (H, W) uint8: class numbers, 255 = void.
     """
 
     name: str
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Values]
     masks: Mapping[str, Array]
 
     @property
@@ -48,14 +74,14 @@ class Dataset(Protocol):
         source: what the user named (a path, ``"wafer"``), for logs and run records.
         split: ``"train"``, ``"val"``, ``"test"``.
         labels: by task name.
-        channels: by input name, the number of channels.
+        inputs: by input name, what it holds.
         names: the samples' names in order.
     """
 
     source: str
     split: str
     labels: Mapping[str, LabelSet]
-    channels: Mapping[str, int]
+    inputs: Mapping[str, InputKind]
     names: Sequence[str]
 
     def __len__(self) -> int: ...

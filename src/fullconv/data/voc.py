@@ -11,7 +11,9 @@ from pathlib import Path
 from fullconv.classes import VOC
 from fullconv.data.folder import hold_out
 from fullconv.data.mask import MaskReader
-from fullconv.data.pairs import ImageMaskPairs, Pair, listed, mismatch, require_split
+from fullconv.data.pairs import listed, mismatch, require_split
+from fullconv.data.sample import SEMANTIC
+from fullconv.data.scenes import FileDataset, Scene, Task
 from fullconv.data.text import read_text
 from fullconv.errors import DataError, printable
 from fullconv.labels import LabelSet
@@ -35,7 +37,7 @@ def splits(path: Path) -> tuple[str, ...]:
     return tuple(s for s in _ORDER if s in found) + tuple(sorted(found - set(_ORDER)))
 
 
-def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
+def open_split(source: str, path: Path, split: str) -> FileDataset:
     """The images that the split's list names.
 
     Raises:
@@ -46,7 +48,7 @@ def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
     held_out = split in ("train", "val") and not (_lists(year) / "val.txt").is_file()
     file = _lists(year) / f"{'train' if held_out else split}.txt"
     names = _ids(file)
-    pairs = [Pair(n, year / "JPEGImages" / f"{n}.jpg", year / "SegmentationClass" / f"{n}.png") for n in names]
+    pairs = [Scene.of(n, year / "JPEGImages" / f"{n}.jpg", year / "SegmentationClass" / f"{n}.png") for n in names]
     absent = [pair.name for pair in pairs if not pair.image.is_file()]
     if absent:
         raise DataError(
@@ -56,8 +58,8 @@ def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
     unlabelled = [pair.name for pair in pairs if not pair.mask.is_file()]
     if unlabelled:
         raise mismatch(source, unlabelled, [], "SegmentationClass")
-    chosen = hold_out(source, pairs, split) if held_out else pairs
-    return ImageMaskPairs(source, split, chosen, VOC_LABELS, MaskReader(len(VOC_LABELS)))
+    chosen = hold_out(source, pairs, names, split) if held_out else pairs
+    return FileDataset(source, split, chosen, {SEMANTIC: Task(VOC_LABELS, MaskReader(len(VOC_LABELS)))})
 
 
 def _find(path: Path) -> Path | None:

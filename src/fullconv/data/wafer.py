@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.random import Generator
 
-from fullconv.data.sample import IMAGE, SEMANTIC, Array, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, Array, InputKind, Sample
 from fullconv.data.wafer_patterns import BACKGROUND, PATTERNS, grid_of, random_failures
 from fullconv.errors import DataError, OptionError, unknown_name
 from fullconv.labels import LabelSet
@@ -135,7 +135,7 @@ class Wafer:
         self.split = split
         self.seed = seed
         self.labels: Mapping[str, LabelSet] = {SEMANTIC: WAFER_LABELS}
-        self.channels: Mapping[str, int] = {IMAGE: 3}
+        self.inputs: Mapping[str, InputKind] = {IMAGE: InputKind()}
         count = LENGTHS[split] if length is None else length
         self.names: Sequence[str] = [f"wafer-{split}-{index:06}" for index in range(count)]
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fullconv.data.folder import SPLITS, Folders, pairs_of, splits_of
+from fullconv.data.bands import input_of, size_of
+from fullconv.data.folder import SPLITS, Folders, held_out_of_train, hold_out, splits_of
 from fullconv.data.mask import MaskReader
-from fullconv.data.pairs import ImageMaskPairs, listed, require_split
+from fullconv.data.pairs import Names, listed, pair_folders, require_split
+from fullconv.data.sample import IMAGE, SEMANTIC, Dataset
+from fullconv.data.scenes import FileDataset, Task
 from fullconv.data.text import read_text
+from fullconv.data.tiles import Tile, TiledDataset, tile_name, tiles_of
 from fullconv.errors import DataError, OptionError, one_line, printable, unknown_name
 from fullconv.labels import VOID, Colour, LabelSet
 
 SUFFIXES = (".yaml", ".yml")
-KEYS = ("path", *SPLITS, "masks_dir", "names", "label_mapping", "colors")
+KEYS = (
+    "path", *SPLITS, "masks_dir", "image_suffix", "mask_suffix", "names", "label_mapping", "colors", "bands",
+    "preview", "tile",
+)  # fmt: skip
 
+_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 _HEX = re.compile(r"#([0-9a-fA-F]{6})")
 
 
@@ -33,22 +41,43 @@ def splits(path: Path) -> tuple[str, ...]:
     return splits_of(_describe(path).folders)
 
 
-def open_split(source: str, path: Path, split: str) -> ImageMaskPairs:
+def open_split(source: str, path: Path, split: str) -> Dataset:
     """One split of the data set that a YAML file describes.
 
-    Keys: ``path`` (default: the file's folder; relative to it), ``train``, ``val``, ``test`` (folders of images,
-    relative to ``path``), ``masks_dir`` (default ``masks``), ``names`` (a list, or {0: name, ...}), ``label_mapping``
-    ({file value: class or 255}), ``colors`` ({class name or void: "#rrggbb", [r, g, b], or a list of those}).
-    The masks of a split lie in the first of these that exists: the split's path with its last ``images`` replaced
-    by ``masks_dir``; ``path/masks_dir/<last part of the split's path>``; ``path/masks_dir``.
+    Keys:
+        path: default: the file's folder; relative to it.
+        train, val, test: folders of images, one or a list each, relative to ``path``.
+        masks_dir: default ``masks``. The masks of a folder lie in the first of these that exists: the folder's path
+            with its last ``images`` replaced by ``masks_dir``; ``path/masks_dir/<last part of the folder's path>``;
+            ``path/masks_dir``. Images and masks may lie in one folder: the JPEG files are then the images.
+        image_suffix, mask_suffix: what follows a scene's name in the names of its files, such as ``_sat``, ``_mask``.
+        names: a list, or {0: name, ...}.
+        label_mapping: {file value: class or 255}; several values as ``128-255``.
+        colors: {class name or void: "#rrggbb", [r, g, b], or a list of those}.
+        bands: numbers of the bands that are read, counted from 1; default: all, of rasters that no picture can show.
+        preview: those of them that are shown as red, green and blue.
+        tile: images are cut into samples of about so many pixels a side.
+
+    Without ``val`` a tenth of the images of ``train`` is held out; of one image alone, a tenth of its tiles.
 
     Raises:
         DataError: no such split, a key or value that cannot be used, images and masks that do not pair.
     """
-    described = _describe(path)
-    require_split(source, split, splits_of(described.folders))
-    pairs = pairs_of(source, described.folders, split)
-    return ImageMaskPairs(source, split, pairs, described.labels, described.reader)
+    given = _describe(path)
+    require_split(source, split, splits_of(given.folders))
+    shared = held_out_of_train(given.folders, split)
+    scenes = pair_folders(source, given.folders["train" if shared else split], given.suffixes)
+    input_ = input_of(scenes[0].image, given.bands, given.preview)
+    alone = shared and given.tile is not None and len(scenes) == 1
+    if shared and not alone:
+        scenes = tuple(hold_out(source, scenes, [scene.name for scene in scenes], split))
+    dataset = FileDataset(source, split, scenes, {SEMANTIC: Task(given.labels, given.reader)}, {IMAGE: input_})
+    if given.tile is None:
+        return dataset
+    tiles: Sequence[Tile] = tiles_of([size_of(scene.image, input_) for scene in scenes], given.tile)
+    if alone:
+        tiles = hold_out(source, tiles, [tile_name(scenes[0].name, tile) for tile in tiles], split)
+    return TiledDataset(dataset, tiles)
 
 
 @dataclass(frozen=True)
@@ -56,6 +85,10 @@ class _Description:
     folders: Folders
     labels: LabelSet
     reader: MaskReader
+    suffixes: Names
+    bands: tuple[int, ...]
+    preview: tuple[int, ...]
+    tile: int | None
 
 
 def _describe(path: Path) -> _Description:
@@ -65,14 +98,13 @@ def _describe(path: Path) -> _Description:
     for key in given:
         if key not in KEYS:
             raise DataError(f"{name}: {unknown_name('key', key, KEYS)}")
-    texts = {key: given.get(key) for key in ("path", *SPLITS, "masks_dir")}
-    for key, value in texts.items():
-        if value is not None and not (isinstance(value, str) and value):
-            raise DataError(f"{name}: {key} is {_brief(value)}, expected the path of a folder")
-    root = path.parent / (texts["path"] or "")
-    masks_dir = texts["masks_dir"] or "masks"
-    wanted = {split: texts[split] for split in SPLITS}
-    folders = {split: _split_folders(name, root, value, masks_dir) for split, value in wanted.items() if value}
+    root = path.parent / (_text(name, given, "path") or "")
+    masks_dir = _text(name, given, "masks_dir") or "masks"
+    folders = {
+        split: [_split_folders(name, root, images, masks_dir) for images in _texts(name, given, split)]
+        for split in SPLITS
+        if given.get(split) is not None
+    }
     if not folders:
         raise DataError(f"{name}: names no split; add train: FOLDER (and val, test), the folders of the images")
     names = _names(name, given.get("names"))
@@ -84,7 +116,42 @@ def _describe(path: Path) -> _Description:
         reader = MaskReader(len(names), _label_mapping(name, given.get("label_mapping")), table or None)
     except OptionError as error:
         raise DataError(f"{name}: {error}") from error
-    return _Description(folders, labels, reader)
+    suffixes = Names(_text(name, given, "image_suffix") or "", _text(name, given, "mask_suffix") or "")
+    bands, preview = _bands(name, given, "bands"), _bands(name, given, "preview")
+    if preview and len(preview) not in (1, 3):
+        raise DataError(f"{name}: preview names {len(preview)} bands, expected three (red, green, blue) or one")
+    if bands and not set(preview) <= set(bands):
+        raise DataError(f"{name}: preview names bands that bands does not; expected some of {list(bands)}")
+    tile = given.get("tile")
+    if tile is not None and not (type(tile) is int and 16 <= tile <= 65536):
+        raise DataError(f"{name}: tile is {_brief(tile)}, expected a number of pixels, 16 or more, such as 256")
+    return _Description(folders, labels, reader, suffixes, bands, preview, tile)
+
+
+def _text(name: str, given: Mapping[Any, Any], key: str) -> str | None:
+    value = given.get(key)
+    if value is not None and not (isinstance(value, str) and value):
+        what = "text" if key.endswith("_suffix") else "the path of a folder"
+        raise DataError(f"{name}: {key} is {_brief(value)}, expected {what}")
+    return value
+
+
+def _texts(name: str, given: Mapping[Any, Any], key: str) -> list[str]:
+    values = given[key] if isinstance(given[key], list) else [given[key]]
+    if not values or not all(isinstance(value, str) and value for value in values):
+        raise DataError(f"{name}: {key} is {_brief(given[key])}, expected the path of a folder, or a list of such")
+    if len(set(values)) < len(values):
+        raise DataError(f"{name}: {key} names a folder twice; name it once")
+    return values
+
+
+def _bands(name: str, given: Mapping[Any, Any], key: str) -> tuple[int, ...]:
+    values = given.get(key, [])
+    values = [values] if type(values) is int else values
+    usable = isinstance(values, list) and all(type(value) is int and 1 <= value <= 1024 for value in values)
+    if not usable or len(set(values)) < len(values):
+        raise DataError(f"{name}: {key} is {_brief(values)}, expected different numbers from 1 on, such as [4, 3, 2]")
+    return tuple(values)
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -134,10 +201,25 @@ def _names(name: str, given: Any) -> tuple[str, ...]:
 def _label_mapping(name: str, given: Any) -> dict[int, int] | None:
     if given is None:
         return None
-    whole = isinstance(given, dict) and all(type(v) is int for pair in given.items() for v in pair)
-    if not whole:
+    if not isinstance(given, dict) or not all(type(v) is int for v in given.values()):
         raise DataError(f"{name}: label_mapping is {_brief(given)}, expected whole numbers, such as {{0: 0, 255: 1}}")
-    return dict(given)
+    mapping: dict[int, int] = {}
+    for key, target in given.items():
+        for value in _file_values(name, key):
+            if mapping.setdefault(value, target) != target:
+                raise DataError(f"{name}: label_mapping gives {value} to {mapping[value]} and {target}; give it to one")
+    return mapping
+
+
+def _file_values(name: str, key: Any) -> range:
+    """One value, or the range that ``128-255`` names."""
+    match = _RANGE.fullmatch(key) if isinstance(key, str) else None
+    first, last = (int(match[1]), int(match[2])) if match else (key, key)
+    if type(first) is not int or not first <= last <= 65535:
+        raise DataError(
+            f"{name}: label_mapping has the key {_brief(key)}, expected a value such as 7 or a range 128-255"
+        )
+    return range(first, last + 1)
 
 
 def _colors(name: str, given: Any, names: Sequence[str]) -> dict[str, list[Colour]]:

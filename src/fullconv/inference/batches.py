@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullconv.data.sample import Array
+from fullconv.data.sample import Values
 from fullconv.nets import FCN
 from fullconv.nets.fcn import CoarseScores
 from fullconv.nets.precision import inference
@@ -34,22 +34,22 @@ AHEAD_PIXELS = 1 << 22
 """Pixels read or written beside the net: many passes of small images, and of the largest no more than one a thread."""
 
 
-def to_tensor(images: list[Array], device: torch.device) -> Tensor:
-    """Images (H, W, C) uint8 of one size -> (N, C, H, W) uint8, channels last in memory."""
+def to_tensor(images: list[Values], device: torch.device) -> Tensor:
+    """Images (H, W, C) of one size -> (N, C, H, W) of their type, channels last in memory."""
     return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
 
 
 def coarse_scores(
-    net: FCN, stream: Iterable[tuple[Key, Mapping[str, Array]]], precision: str = "float32"
+    net: FCN, stream: Iterable[tuple[Key, Mapping[str, Values]]], precision: str = "float32"
 ) -> Iterator[tuple[Key, dict[str, CoarseScores]]]:
     """Coarse scores by task for every (key, inputs by name), in order.
 
     Args:
         net: its mode is left as it was.
-        stream: inputs (H, W, C) uint8.
+        stream: inputs (H, W, C) uint8, uint16 or float32.
         precision: "float32", "bfloat16" or "auto".
     """
-    batch: list[tuple[Key, Mapping[str, Array]]] = []
+    batch: list[tuple[Key, Mapping[str, Values]]] = []
     for key, inputs in stream:
         if batch and (_size(inputs) != _size(batch[0][1]) or len(batch) >= _fitting(batch[0][1])):
             yield from _run(net, batch, precision)
@@ -122,7 +122,7 @@ def depth_of(pixels: int) -> int:
 
 
 def _run(
-    net: FCN, batch: list[tuple[Key, Mapping[str, Array]]], precision: str
+    net: FCN, batch: list[tuple[Key, Mapping[str, Values]]], precision: str
 ) -> Iterator[tuple[Key, dict[str, CoarseScores]]]:
     device = next(net.parameters()).device
     tensors = {name: to_tensor([inputs[name] for _, inputs in batch], device) for name in net.options.inputs}
@@ -138,10 +138,10 @@ def _run(
         )
 
 
-def _size(inputs: Mapping[str, Array]) -> tuple[int, ...]:
+def _size(inputs: Mapping[str, Values]) -> tuple[int, ...]:
     return next(iter(inputs.values())).shape
 
 
-def _fitting(inputs: Mapping[str, Array]) -> int:
+def _fitting(inputs: Mapping[str, Values]) -> int:
     height, width = _size(inputs)[:2]
     return max(1, BATCH_PIXELS // (height * width))

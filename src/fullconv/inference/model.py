@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from fullconv.data.bands import BandsReader
 from fullconv.data.image import as_image
 from fullconv.data.mask import write_mask
-from fullconv.data.sample import Array
+from fullconv.data.sample import Array, Values
 from fullconv.errors import OptionError
 from fullconv.inference.batches import coarse_scores
 from fullconv.labels import LabelSet
-from fullconv.nets import FCN
+from fullconv.nets import FCN, InputOptions
 from fullconv.nets.fcn import CoarseScores
 from fullconv.report.pictures import overlay
 from fullconv.weights.modelfile import ModelFile, check_labels, read_header, read_model, write_model
@@ -36,7 +37,7 @@ class Prediction:
     """What a net says of one image in one task.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, or grey (H, W, 1): the net's first input.
+        image: (H, W, 3) uint8 RGB, or grey (H, W, 1): the net's first input as a picture.
         coarse: the scores before the last upsampling, batch of one.
         label_set: the classes.
     """
@@ -160,22 +161,26 @@ class Model:
         """(K, H, W) float32 scores of one image."""
         return self.predict(image, precision).scores()
 
-    def predictions(self, inputs: Mapping[str, Array], tasks: Mapping[str, CoarseScores]) -> dict[str, Prediction]:
+    def predictions(self, inputs: Mapping[str, Values], tasks: Mapping[str, CoarseScores]) -> dict[str, Prediction]:
         """Predictions by task from the net's coarse scores."""
-        drawn = drawable(next(iter(inputs.values())))
+        (name, options), *_ = self.net.options.inputs.items()
+        drawn = drawable(inputs[name], options)
         return {task: Prediction(drawn, coarse, self.label_sets[task]) for task, coarse in tasks.items()}
 
-    def inputs(self, image: ImageLike | Mapping[str, ImageLike]) -> dict[str, Array]:
-        """Checked (H, W, C) arrays by input name."""
+    def inputs(self, image: ImageLike | Mapping[str, ImageLike]) -> dict[str, Values]:
+        """Checked (H, W, C) arrays by input name; files are read as those of the training were."""
         wanted = self.net.options.inputs
         given = dict(image) if isinstance(image, Mapping) else {next(iter(wanted)): image}
         if set(given) != set(wanted):
             raise OptionError(f"images for {', '.join(given)}; the net's inputs are {', '.join(wanted)}")
-        arrays: dict[str, Array] = {}
+        arrays: dict[str, Values] = {}
         for name, options in wanted.items():
             value = given[name]
-            if options.log:
-                arrays[name] = _measured(name, value)
+            if options.bands and isinstance(value, str | Path):
+                arrays[name] = BandsReader(options.bands).read(Path(value))
+                continue
+            if options.log or options.bands:
+                arrays[name] = _measured(name, value, options)
                 continue
             ready = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] == (options.channels,)
             array = value if ready else as_image(value)
@@ -187,19 +192,34 @@ class Model:
         return arrays
 
 
-def _measured(name: str, value: object) -> Array:
-    """Numbers of any real type, (H, W) or (H, W, 1) -> (H, W, 1) float32."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "uif" or value.shape[2:] not in ((), (1,)):
+def _measured(name: str, value: object, options: InputOptions) -> Values:
+    """Numbers of any real type, (H, W, C) or, of one channel, (H, W) -> (H, W, C) float32."""
+    shapes = [(options.channels,), *([()] if options.channels == 1 else [])]
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "uif" or value.shape[2:] not in shapes:
         found = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise OptionError(f"input {name!r} is {found}; expected an array of (H, W) numbers, such as depth in mm")
+        shape = "(H, W)" if options.channels == 1 else f"(H, W, {options.channels})"
+        what = "depth in mm" if options.log else "the bands of the files it was trained on"
+        raise OptionError(f"input {name!r} is {found}; expected an array of {shape} numbers, such as {what}")
     if value.ndim < 2 or not np.isfinite(value).all():
         raise OptionError(f"input {name!r} is not two-dimensional or not finite; put 0 where nothing was measured")
-    return cast(Array, value.astype(np.float32).reshape(*value.shape[:2], 1))
+    return cast(Values, value.astype(np.float32).reshape(*value.shape[:2], -1))
 
 
-def drawable(image: Array) -> Array:
-    """An input as a picture can show it: its first channel as grey where it is neither colour nor grey."""
-    return image if image.shape[2] in (1, 3) else image[:, :, :1]
+def drawable(image: Values, options: InputOptions) -> Array:
+    """An input as a picture shows it.
+
+    Measured values are stretched from two deviations below the mean of what the net was trained on to two above; of
+    several channels the chosen ones are shown (`InputOptions.preview`), else the first as grey.
+    """
+    chosen = [options.bands.index(band) for band in options.preview]
+    if not chosen:
+        chosen = list(range(options.channels)) if options.channels in (1, 3) else [0]
+    image = image[:, :, chosen]
+    if image.dtype == np.uint8:
+        return image
+    values = np.log(np.maximum(image, 1)) if options.log else image.astype(np.float32)
+    mean, std = np.array(options.mean, np.float32)[chosen], np.array(options.std, np.float32)[chosen]
+    return np.clip((values - mean) * (255 / 4 / std) + 127.5, 0, 255).astype(np.uint8)
 
 
 def load(path: str | Path) -> Model | Any:

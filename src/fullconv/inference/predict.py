@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fullconv.data.image import SUFFIXES, find_images, read_image
-from fullconv.data.sample import IMAGE, Array
+from fullconv.data.image import SUFFIXES, find_images
+from fullconv.data.sample import Values
 from fullconv.errors import DataError, OptionError
 from fullconv.files import atomic
 from fullconv.inference.batches import ahead, coarse_scores, depth_of
@@ -170,17 +170,26 @@ def predict_files(
         if progress is not None:
             progress(len(outcome.written) + len(outcome.failures), len(jobs), image.name)
 
-    def good() -> Iterator[tuple[tuple[Job, Array], dict[str, Array]]]:
-        for job, image in ahead(_read, jobs, weight=lambda read: 0 if isinstance(read[1], str) else _pixels(read[1])):
-            if isinstance(image, str):
-                outcome.failures.append((job.image, image))
+    def read(job: Job) -> tuple[Job, dict[str, Values] | str]:
+        try:
+            return job, model.inputs(job.image)
+        except DataError as error:
+            return job, str(error)
+
+    def weight(done: tuple[Job, dict[str, Values] | str]) -> int:
+        return 0 if isinstance(done[1], str) else _pixels(next(iter(done[1].values())))
+
+    def good() -> Iterator[tuple[tuple[Job, dict[str, Values]], dict[str, Values]]]:
+        for job, inputs in ahead(read, jobs, weight=weight):
+            if isinstance(inputs, str):
+                outcome.failures.append((job.image, inputs))
                 tell(job.image)
             else:
-                yield (job, image), model.inputs(image)
+                yield (job, inputs), inputs
 
     def answers() -> Iterator[tuple[Job, Prediction]]:
-        for (job, image), tasks in coarse_scores(model.net, good(), precision):
-            prediction = next(iter(model.predictions({IMAGE: image}, tasks).values()))
+        for (job, inputs), tasks in coarse_scores(model.net, good(), precision):
+            prediction = next(iter(model.predictions(inputs, tasks).values()))
             _ = prediction.labels  # here, so that the writing threads only encode
             yield job, prediction
 
@@ -193,16 +202,9 @@ def predict_files(
     return outcome
 
 
-def _pixels(image: Array) -> int:
+def _pixels(image: Values) -> int:
     pixels: int = image.shape[0] * image.shape[1]
     return pixels
-
-
-def _read(job: Job) -> tuple[Job, Array | str]:
-    try:
-        return job, read_image(job.image)
-    except DataError as error:
-        return job, str(error)
 
 
 def _write(answer: tuple[Job, Prediction]) -> tuple[Job, str | None]:

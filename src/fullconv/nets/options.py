@@ -34,12 +34,16 @@ class InputOptions:
         mean, std: one number a channel, in the order of the input (RGB), for values of 0..255.
         order: in which the trunk reads three colour channels, "rgb" or "bgr".
         log: the natural logarithm is taken first, of values of at least 1 (depth in mm; mean and std are of it).
+        bands: the numbers of the channels in image files, counted from 1; empty: pictures, read as RGB or grey.
+        preview: those of `bands` that pictures of the input show as red, green and blue, or as grey.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     order: str = "rgb"
     log: bool = False
+    bands: tuple[int, ...] = ()
+    preview: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.mean) <= 1024 or len(self.mean) != len(self.std):
@@ -54,6 +58,15 @@ class InputOptions:
             raise unknown_name("channel order", self.order, ORDERS)
         if not isinstance(self.log, bool):
             raise OptionError(f"an input's log is {self.log!r}; expected true or false")
+        for name in ("bands", "preview"):
+            numbers = tuple(getattr(self, name))
+            if not all(type(band) is int and 1 <= band <= 65535 for band in numbers):
+                raise OptionError(f"an input's {name} are {numbers}; expected numbers from 1 on")
+            object.__setattr__(self, name, numbers)
+        if self.bands and len(self.bands) != len(self.mean):
+            raise OptionError(f"an input has {len(self.bands)} bands and {len(self.mean)} means; expected as many")
+        if not set(self.preview) <= set(self.bands) or len(self.preview) not in (0, 1, 3):
+            raise OptionError(f"an input's preview is {self.preview}; expected one or three of its bands")
         if self.order == "bgr" and len(self.mean) != 3:
             raise OptionError(f"order 'bgr' needs 3 channels, not {len(self.mean)}; use 'rgb'")
 

@@ -17,12 +17,13 @@ import torch
 import fullconv
 from fullconv.data import open_dataset
 from fullconv.data.augment import Augmentation
-from fullconv.data.check import Checked, check, require_usable
-from fullconv.data.sample import Dataset
+from fullconv.data.check import Checked, Moments, check, require_usable
+from fullconv.data.sample import Dataset, InputKind
+from fullconv.data.scenes import narrowed
 from fullconv.errors import DataError, GeometryError, OptionError, printable
 from fullconv.inference.evaluate import require_fit
 from fullconv.labels import LabelSet
-from fullconv.nets import FCN, NetOptions, build
+from fullconv.nets import FCN, NETS, InputOptions, NetOptions, build
 from fullconv.training.recipes import Recipe, fitted
 from fullconv.weights.donor import Donor
 from fullconv.weights.modelfile import MODEL_SUFFIX, read_options
@@ -97,22 +98,30 @@ class Splits:
         return f"{self.train.dataset.fingerprint()[:16]}-{self.val.dataset.fingerprint()[:16]}"
 
 
-def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = None) -> Splits:
+def open_splits(
+    data: Data,
+    progress: Callable[[str, int, int], None] | None = None,
+    inputs: Sequence[str] | None = None,
+) -> Splits:
     """Open and check both splits: every image and mask is decoded once.
 
     Args:
         progress: called with (split, samples done, samples in all).
+        inputs: names of those that are wanted; default: all.
 
     Raises:
         DataError: whatever is wrong, of both splits, the first ten files of each named.
+        OptionError: an input that the data does not have.
     """
     train, val = data if isinstance(data, tuple) else (open_dataset(data, "train"), open_dataset(data, "val"))
+    if inputs is not None:
+        train, val = narrowed(train, inputs), narrowed(val, inputs)
     for dataset in (train, val):
         if not len(dataset):
             raise DataError(f"{printable(dataset.source)} ({dataset.split}): holds no sample; expected at least one")
-    kinds = [({t: labels.names for t, labels in d.labels.items()}, dict(d.channels)) for d in (train, val)]
+    kinds = [({t: labels.names for t, labels in d.labels.items()}, dict(d.inputs)) for d in (train, val)]
     if kinds[0] != kinds[1]:
-        raise DataError(f"train has the classes and channels {kinds[0]}, val {kinds[1]}; expected the same")
+        raise DataError(f"train has the classes and inputs {kinds[0]}, val {kinds[1]}; expected the same")
     budget = _free_memory() // 3
     checked = []
     for dataset in (train, val):
@@ -130,12 +139,28 @@ def open_splits(data: Data, progress: Callable[[str, int, int], None] | None = N
     return Splits(*checked)
 
 
-def choose_net(net: str | NetOptions, train: Dataset, net_options: Mapping[str, Any]) -> NetOptions:
+def named_inputs(net: str | NetOptions) -> list[str] | None:
+    """The names of the inputs that a net takes; None where it takes those of any data.
+
+    Raises:
+        ModelFileError: a file that is no model.
+    """
+    if isinstance(net, NetOptions):
+        return list(net.inputs)
+    if net.endswith(MODEL_SUFFIX):
+        return list(read_options(net).inputs)
+    return list(NETS[net].inputs) or None if net in NETS else None
+
+
+def choose_net(
+    net: str | NetOptions, train: Dataset, net_options: Mapping[str, Any], moments: Mapping[str, Moments] | None = None
+) -> NetOptions:
     """The options of the net for a data set's inputs and classes.
 
     Args:
         net: a name, the path of a model file, whose net it is with the data's classes, or options.
         net_options: of `build`, where it is a name.
+        moments: of the inputs whose range is their own: a net by name is given them as its normalisation.
 
     Raises:
         OptionError: a name or option that is unknown, or a net for other data.
@@ -148,9 +173,23 @@ def choose_net(net: str | NetOptions, train: Dataset, net_options: Mapping[str, 
     elif isinstance(net, str):
         classes = {task: len(labels) for task, labels in train.labels.items()}
         with torch.device("meta"):  # only its options are wanted here
-            net = build(net, classes, channels=train.channels, **net_options).options
+            name, channels = net, {name: kind.channels for name, kind in train.inputs.items()}
+            net = build(name, classes, channels=channels, **net_options).options
+        if not NETS[name].inputs:
+            net = replace(net, inputs=_normalised(net.inputs, train.inputs, moments or {}))
     require_fit(net, train)
     return net
+
+
+def _normalised(
+    inputs: Mapping[str, InputOptions], kinds: Mapping[str, InputKind], moments: Mapping[str, Moments]
+) -> dict[str, InputOptions]:
+    """The inputs with what the data says of them."""
+    found = dict(inputs)
+    for name, each in moments.items():
+        kind = kinds[name]
+        found[name] = InputOptions(each.mean, each.std, log=kind.log, bands=kind.bands, preview=kind.preview)
+    return found
 
 
 def read_donors(net: NetOptions, init: Sequence[str | Path]) -> list[Donor]:

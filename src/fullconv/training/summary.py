@@ -62,10 +62,12 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
 
     shown = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, PREVIEWS).astype(int))]
     previews = []
+    (name, options), *_ = model.net.options.inputs.items()
     stream = ((sample, sample.inputs) for sample in shown)
     for done, (sample, tasks) in enumerate(coarse_scores(model.net, stream, run.options.precision), 1):
         predicted = tasks[task].labels()[0].cpu().numpy()
-        previews.append(_preview(sample, task, predicted, labels))
+        picture = drawable(sample.inputs[name], options)
+        previews.append(_preview(sample, task, picture, predicted, labels))
         with atomic(folder.previews / f"{sample.name}.png", durable=False) as path:
             Image.fromarray(previews[-1].picture).save(path, compress_level=1)
         report(done / (len(shown) + 2))
@@ -93,10 +95,9 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
     return scores
 
 
-def _preview(sample: Sample, task: str, predicted: Array, labels: LabelSet) -> Preview:
+def _preview(sample: Sample, task: str, image: Array, predicted: Array, labels: LabelSet) -> Preview:
     own = ConfusionMatrix(len(labels))
     own.update(sample.masks[task], predicted)
-    image = drawable(next(iter(sample.inputs.values())))
     return Preview(sample.name, panels(image, sample.masks[task], predicted, labels), own.scores().mean_iu)
 
 

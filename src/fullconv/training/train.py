@@ -16,7 +16,15 @@ from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
 from fullconv.training.loop import Listener, Run, Tick, Trained, Trainer, interruptible
 from fullconv.training.run import RunFolder
-from fullconv.training.setup import Data, RunOptions, choose_net, open_splits, read_donors, resolve_options
+from fullconv.training.setup import (
+    Data,
+    RunOptions,
+    choose_net,
+    named_inputs,
+    open_splits,
+    read_donors,
+    resolve_options,
+)
 from fullconv.weights.donor import Donor
 from fullconv.weights.modelfile import MODEL_SUFFIX
 from fullconv.weights.transplant import adopted
@@ -36,6 +44,7 @@ def train(
     seed: int | None = None,
     precision: str | None = None,
     net_options: Mapping[str, Any] | None = None,
+    inputs: Sequence[str] | None = None,
     listener: Listener | None = None,
     command: str = "",
     **overrides: Any,
@@ -57,6 +66,7 @@ def train(
         precision: "float32", "bfloat16" or "auto" (default: bfloat16 where the processor computes in it). Weights, sums
             and scores are float32 in any case.
         net_options: of `build`, such as ``{"padding": "paper"}``.
+        inputs: names of the data's inputs that the net takes; default: those of a published net or a model, else all.
         listener: called with a `Tick` many times a second.
         command: as typed, for the report.
         overrides: single values of the recipe, such as ``lr=1e-3`` or ``crop=(320, 320)``.
@@ -70,7 +80,7 @@ def train(
     files = [init] if isinstance(init, str | Path) else list(init or ())
     chosen = {
         "net": net, "minutes": minutes, "epochs": epochs, "steps": steps, "recipe": recipe, "seed": seed,
-        "init": files or None, "precision": precision, **(net_options or {}), **overrides,
+        "init": files or None, "precision": precision, "inputs": inputs, **(net_options or {}), **overrides,
     }  # fmt: skip
     given = [name for name, value in chosen.items() if value is not None]
     if resume and given:
@@ -92,15 +102,16 @@ def train(
             f"{accelerator.num_processes} processes; this version trains in one: start it without a launcher"
         )
     donors: list[Donor] = []
-    splits = open_splits(data, lambda _, done, total: tell(Tick("check", done / total)))
+    saved = folder.read_options() if resume else {}
+    wanted = list(RunOptions.from_yaml(saved).net.inputs) if resume else inputs or named_inputs(net)
+    splits = open_splits(data, lambda _, done, total: tell(Tick("check", done / total)), wanted)
     if resume:
-        saved = folder.read_options()
         options = RunOptions.from_yaml(saved)
         require_fit(options.net, splits.train.dataset)
         if saved.get("fingerprint") != splits.fingerprint():
             raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
     else:
-        chosen_net = choose_net(net, splits.train.dataset, net_options or {})
+        chosen_net = choose_net(net, splits.train.dataset, net_options or {}, splits.train.moments)
         donors = read_donors(chosen_net, files)
         options = resolve_options(
             source,

@@ -20,13 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.errors import DataError, OptionError, unknown_name
-from fullconv.labels import VOID
+from fullconv.metrics.maps import as_bytes, check_classes, check_maps, described, no_class
 
 Counts = NDArray[np.int64]
 Absent = Literal["predicted", "excluded"]
 
 _BLOCK = 1 << 20
 """Pixels counted at once: bincount widens its input to 8 bytes a pixel, which a large raster should not pay."""
+
+
+def check_absent(rule: str) -> None:
+    """Raise OptionError unless it is a rule for absent classes."""
+    if rule not in get_args(Absent):
+        raise unknown_name("rule for absent classes", rule, get_args(Absent))
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,7 @@ class ConfusionMatrix:
     """
 
     def __init__(self, classes: int) -> None:
-        if not 1 <= classes <= VOID:
-            raise OptionError(f"{classes} classes; expected 1 to {VOID} (labels are 8 bits and {VOID} is void)")
+        check_classes(classes)
         self.classes = classes
         self._counts: Counts = np.zeros((classes, classes), dtype=np.int64)
 
@@ -95,9 +100,7 @@ class ConfusionMatrix:
             DataError: another shape, type or sign.
         """
         if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.dtype.kind not in "iu":
-            raise DataError(
-                f"counts are {_described(counts)}; expected (K, K) integers, rows truth, columns prediction"
-            )
+            raise DataError(f"counts are {described(counts)}; expected (K, K) integers, rows truth, columns prediction")
         if counts.size and counts.min() < 0:
             raise DataError(f"counts hold {counts.min()}; expected pixel counts of 0 or more")
         matrix = cls(counts.shape[0])
@@ -121,18 +124,11 @@ class ConfusionMatrix:
         Raises:
             DataError: not integers, different shapes, or a prediction of no class; nothing is counted then.
         """
-        for name, array in (("truth", truth), ("prediction", prediction)):
-            if array.dtype.kind not in "iu" or array.ndim not in (2, 3):
-                raise DataError(f"{name} is {_described(array)}; expected (H, W) or (N, H, W) integer class numbers")
-        if truth.shape != prediction.shape:
-            raise DataError(
-                f"truth is {truth.shape} and prediction {prediction.shape}; expected one shape: "
-                "predict at the mask's own size"
-            )
+        check_maps(truth, prediction)
         # Every pair of bytes is counted and the valid corner taken: no mask and no copy of the valid pixels is
         # needed, and wrong predictions show in the columns beyond K.
         pairs: Counts = np.zeros(1 << 16, dtype=np.int64)
-        rows, columns = _bytes(truth), _bytes(prediction)
+        rows, columns = as_bytes(truth).reshape(-1), as_bytes(prediction).reshape(-1)
         for start in range(0, rows.size, _BLOCK):
             index = rows[start : start + _BLOCK].astype(np.uint16)
             index <<= 8
@@ -140,13 +136,7 @@ class ConfusionMatrix:
             pairs += np.bincount(index, minlength=pairs.size)
         valid = pairs.reshape(256, 256)[: self.classes]
         if valid[:, self.classes :].any():
-            strange = prediction[
-                (truth >= 0) & (truth < self.classes) & ~((prediction >= 0) & (prediction < self.classes))
-            ]
-            raise DataError(
-                f"prediction holds {strange[0]} where the truth counts; expected 0 to {self.classes - 1}: "
-                "take the argmax over exactly these classes' scores"
-            )
+            raise no_class(truth, prediction, self.classes)
         self._counts += valid[:, : self.classes]
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
@@ -159,6 +149,17 @@ class ConfusionMatrix:
             raise OptionError(f"cannot add matrices of {self.classes} and {other.classes} classes; expected one number")
         return ConfusionMatrix.from_counts(self._counts + other._counts)
 
+    def with_counts(self, counts: Counts) -> ConfusionMatrix:
+        """A matrix of the same classes with other counts, as `from_counts`."""
+        return ConfusionMatrix.from_counts(counts)
+
+    def normalised(self) -> NDArray[np.float64]:
+        """(K, K) float64: what the pixels of each true class were predicted as; rows sum to 1.
+
+        The row of a class without true pixels is nan.
+        """
+        return _divided(self._counts, np.broadcast_to(self._counts.sum(axis=1, keepdims=True), self._counts.shape))
+
     def scores(self, absent: Absent = "predicted") -> Scores:
         """The four numbers and the classes' own.
 
@@ -170,31 +171,36 @@ class ConfusionMatrix:
         Raises:
             OptionError: another word for `absent`.
         """
-        if absent not in get_args(Absent):
-            raise unknown_name("rule for absent classes", absent, get_args(Absent))
-        right = np.diagonal(self._counts)
-        true = self._counts.sum(axis=1)
-        union = true + self._counts.sum(axis=0) - right
-        accuracy = _divided(right, true)
-        iu = _divided(right, union)
-        total = int(true.sum())
-        occurs = true > 0
-        return Scores(
-            pixel_accuracy=int(right.sum()) / total if total else math.nan,
-            mean_accuracy=_mean(accuracy[occurs]),
-            mean_iu=_mean(iu[union > 0 if absent == "predicted" else occurs]),
-            fw_iu=math.fsum(true[occurs] * iu[occurs]) / total if total else math.nan,
-            iu=tuple(iu.tolist()),
-            accuracy=tuple(accuracy.tolist()),
-            pixels=tuple(true.tolist()),
-        )
+        return scores_of(np.diagonal(self._counts), self._counts.sum(axis=1), self._counts.sum(axis=0), absent)
 
 
-def _bytes(labels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Flat uint8 labels; what a byte cannot hold becomes 255, which is no class of any matrix."""
-    if labels.dtype != np.uint8:
-        labels = np.where((labels >= 0) & (labels < VOID), labels, VOID).astype(np.uint8)
-    return labels.reshape(-1)
+def scores_of(right: Counts, true: Counts, predicted: Counts, absent: Absent = "predicted") -> Scores:
+    """The four numbers from what they rest on; where predictions may be void they are in no column of a matrix.
+
+    Args:
+        right: (K,) pixels of each true class that were predicted as it: the diagonal.
+        true: (K,) pixels of each true class: the rows' sums.
+        predicted: (K,) pixels predicted as each class where the truth counts: the columns' sums.
+        absent: as `ConfusionMatrix.scores`.
+
+    Raises:
+        OptionError: another word for `absent`.
+    """
+    check_absent(absent)
+    union = true + predicted - right
+    accuracy = _divided(right, true)
+    iu = _divided(right, union)
+    total = int(true.sum())
+    occurs = true > 0
+    return Scores(
+        pixel_accuracy=int(right.sum()) / total if total else math.nan,
+        mean_accuracy=_mean(accuracy[occurs]),
+        mean_iu=_mean(iu[union > 0 if absent == "predicted" else occurs]),
+        fw_iu=math.fsum(true[occurs] * iu[occurs]) / total if total else math.nan,
+        iu=tuple(iu.tolist()),
+        accuracy=tuple(accuracy.tolist()),
+        pixels=tuple(true.tolist()),
+    )
 
 
 def _divided(above: Counts, below: Counts) -> NDArray[np.float64]:
@@ -210,7 +216,3 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _described(array: NDArray[Any]) -> str:
-    return f"{array.dtype} of shape {array.shape}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,17 @@ from hypothesis.extra import numpy as hnp
 from fullconv.errors import DataError, OptionError
 from fullconv.labels import VOID
 from fullconv.metrics import ConfusionMatrix, Scores
+from fullconv.metrics.confusion import scores_of
 
 NAN = math.nan
 Case = tuple[int, np.ndarray, np.ndarray]
+
+
+def torchmetrics(**options: object) -> Any:
+    with warnings.catch_warnings():  # its imports warn in some versions; nothing of ours does
+        warnings.simplefilter("ignore")
+        from torchmetrics import classification
+    return classification.MulticlassConfusionMatrix(**options)
 
 
 def scored(counts: list[list[int]], absent: str = "predicted") -> Scores:
@@ -85,12 +94,29 @@ class TestCounting:
         matrix.update(truth, prediction)
         assert matrix.counts.tolist() == by_loop(classes, truth, prediction)
 
+    @given(st.integers(2, 8), st.integers(0, 2**32 - 1), st.floats(0, 1))
+    def test_equals_torchmetrics_with_void_and_absent_classes(self, classes: int, seed: int, void: float) -> None:
+        rng = np.random.default_rng(seed)
+        present = rng.permutation(classes)[: rng.integers(1, classes + 1)]
+        truth = np.where(rng.random((2, 9, 7)) < void, VOID, rng.choice(present, (2, 9, 7))).astype(np.uint8)
+        prediction = rng.integers(0, classes, truth.shape, dtype=np.uint8)
+        matrix = ConfusionMatrix(classes)
+        matrix.update(truth, prediction)
+        tensors = torch.from_numpy(prediction).long(), torch.from_numpy(truth).long()
+        oracle = torchmetrics(num_classes=classes, ignore_index=VOID)
+        oracle.update(*tensors)
+        assert matrix.counts.tolist() == oracle.compute().tolist()
+        rows = matrix.normalised()
+        occurs = matrix.counts.sum(axis=1) > 0
+        assert np.isnan(rows[~occurs]).all()
+        if occurs.any():
+            shares = torchmetrics(num_classes=classes, ignore_index=VOID, normalize="true")
+            shares.update(*tensors)
+            assert rows[occurs] == pytest.approx(shares.compute().numpy()[occurs], abs=1e-6)
+
     def test_equals_torchmetrics(self) -> None:
-        with warnings.catch_warnings():  # its imports warn in some versions; nothing of ours does
-            warnings.simplefilter("ignore")
-            from torchmetrics import classification
         rng = np.random.default_rng(0)
-        oracle = classification.MulticlassConfusionMatrix(num_classes=21, ignore_index=VOID)
+        oracle = torchmetrics(num_classes=21, ignore_index=VOID)
         matrix = ConfusionMatrix(21)
         for _ in range(3):
             truth = rng.integers(0, 21, (2, 57, 33), dtype=np.uint8)
@@ -143,7 +169,27 @@ class TestCounting:
             matrix.counts[0, 0] = 5
 
 
+class TestNormalised:
+    def test_rows_by_hand(self) -> None:
+        rows = ConfusionMatrix.from_counts(np.array([[3, 1, 0], [0, 0, 0], [1, 1, 2]])).normalised()
+        assert rows.dtype == np.float64
+        assert rows[[0, 2]].tolist() == [[0.75, 0.25, 0.0], [0.25, 0.25, 0.5]]
+        assert np.isnan(rows[1]).all(), "no true pixel"
+
+    def test_counts_replaced(self) -> None:
+        matrix = ConfusionMatrix.from_counts(np.array([[1, 2], [3, 4]]))
+        assert matrix.with_counts(2 * matrix.counts).counts.tolist() == [[2, 4], [6, 8]]
+        assert matrix.counts.tolist() == [[1, 2], [3, 4]]
+
+
 class TestScores:
+    def test_from_sums_where_some_predictions_are_void(self) -> None:
+        # True 0: 6 pixels, 4 right, 2 void. True 1: 4 pixels, 3 right, 1 taken for 0.
+        scores = scores_of(np.array([4, 3]), np.array([6, 4]), np.array([5, 3]))
+        assert scores.iu == (4 / 7, 3 / 4)
+        assert scores.accuracy == (4 / 6, 3 / 4)
+        assert scores.pixel_accuracy == 0.7
+
     def test_two_classes_by_hand(self) -> None:
         scores = scored([[6, 2], [1, 3]])
         assert scores.pixel_accuracy == 9 / 12

@@ -1,0 +1,191 @@
+"""Rasters of any number of bands: multispectral scenes, elevation, radar; TIFF through GDAL, or ``.npy``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.data.image import NUMPY, check_pixels, format_of, opened, picture_size
+from fullconv.data.sample import InputKind, Values
+from fullconv.data.scenes import Input
+from fullconv.errors import DataError, OptionError, printable
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+MAX_BYTES = 2**31
+"""Of the largest raster that is read whole."""
+
+_EXACT = (np.uint8, np.uint16)
+_NATURAL = ("B04", "B03", "B02")
+"""Red, green and blue of Sentinel-2, whose files are the usual ones that name their bands."""
+
+
+@dataclass(frozen=True)
+class BandsReader:
+    """Reads chosen bands of a raster.
+
+    Attributes:
+        bands: their numbers in the file, counted from 1.
+    """
+
+    bands: tuple[int, ...]
+
+    def read(self, path: Path) -> Values:
+        """(H, W, C) in the order of `bands`: uint8 and uint16 as they are, other numbers as float32; values that are
+        not finite become 0.
+
+        Raises:
+            DataError: a file that is no such raster, is damaged or too large, or lacks a band; one line.
+            OptionError: a TIFF, where rasterio is not installed.
+        """
+        with opened(path) as (_, head):
+            if format_of(head) == NUMPY:
+                values = _mapped(path)
+                self._require(path, values.shape[2])
+                chosen = values[:, :, [band - 1 for band in self.bands]]
+            else:
+                with _raster(path, head) as raster:
+                    self._require(path, raster.count)
+                    _check_size(path, (raster.height, raster.width), len(self.bands), np.dtype(raster.dtypes[0]))
+                    chosen = np.moveaxis(raster.read(self.bands), 0, 2)
+            return _plain(chosen)
+
+    def _require(self, path: Path, count: int) -> None:
+        if max(self.bands) > count:
+            raise DataError(
+                f"{printable(path)}: has {count} bands, and band {max(self.bands)} is asked for; "
+                "all images of a data set need the same bands"
+            )
+
+
+@dataclass(frozen=True)
+class BandsHeader:
+    """What a raster's header says.
+
+    Attributes:
+        count: its bands.
+        size: (H, W).
+        kind: of its numbers.
+        names: of its bands, "" where they have none.
+    """
+
+    count: int
+    size: tuple[int, int]
+    kind: np.dtype[Any]
+    names: tuple[str, ...]
+
+
+def bands_header(path: Path) -> BandsHeader:
+    """The header of a raster; no pixel is read.
+
+    Raises:
+        DataError: a file that is no raster.
+        OptionError: a TIFF, where rasterio is not installed.
+    """
+    with opened(path) as (_, head):
+        if format_of(head) == NUMPY:
+            values = _mapped(path)
+            return BandsHeader(values.shape[2], values.shape[:2], values.dtype, ("",) * values.shape[2])
+        with _raster(path, head) as raster:
+            names = tuple(name or "" for name in raster.descriptions)
+            return BandsHeader(raster.count, (raster.height, raster.width), np.dtype(raster.dtypes[0]), names)
+
+
+def input_kind(header: BandsHeader, bands: Sequence[int] = (), preview: Sequence[int] = ()) -> InputKind:
+    """The input that rasters of this header make.
+
+    Args:
+        bands: chosen ones, counted from 1; default: all.
+        preview: those to be shown; default: red, green and blue where the bands are named as Sentinel-2's are, else
+            the first three, or the first.
+    """
+    chosen = tuple(bands) or tuple(range(1, header.count + 1))
+    named = {header.names[band - 1]: band for band in chosen if band <= header.count}
+    natural = tuple(named[name] for name in _NATURAL) if all(name in named for name in _NATURAL) else ()
+    shown = tuple(preview) or natural or (chosen[:3] if len(chosen) >= 3 else chosen[:1])
+    return InputKind(len(chosen), chosen, shown)
+
+
+def is_raster(path: Path) -> bool:
+    """Whether a file holds what no picture can show: more than four bands, or numbers beyond 16 bits; False where it
+    cannot be told."""
+    try:
+        with opened(path) as (_, head):
+            if format_of(head) == NUMPY:
+                shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+                return len(shape) == 3 and shape[2] not in (1, 3, 4)
+            if format_of(head) != "TIFF":
+                return False
+        header = bands_header(path)
+    except (DataError, OptionError):
+        return False
+    return header.count not in (1, 3, 4) or header.kind.itemsize > 2 or (header.count > 1 and header.kind.itemsize > 1)
+
+
+def input_of(path: Path, bands: Sequence[int] = (), preview: Sequence[int] = ()) -> Input:
+    """How images like this one are read: as pictures, or by bands where bands are asked for or no picture can show it.
+
+    Raises:
+        DataError, OptionError: bands of a file that has none.
+    """
+    if not bands and not preview and not is_raster(path):
+        return Input()
+    kind = input_kind(bands_header(path), bands, preview)
+    return Input(BandsReader(kind.bands), kind)
+
+
+def size_of(path: Path, source: Input) -> tuple[int, int]:
+    """(H, W) of an image as `source` reads it, from its header."""
+    return bands_header(path).size if source.kind.bands else picture_size(path)
+
+
+@contextmanager
+def _raster(path: Path, head: bytes) -> Iterator[DatasetReader]:
+    """The TIFF at `path` open in GDAL: that driver only, and no file beside it is looked at."""
+    if format_of(head) != "TIFF":
+        raise DataError(f"{printable(path)}: is no TIFF; rasters of chosen bands are TIFF or .npy files")
+    try:
+        import rasterio
+    except ImportError as error:
+        raise OptionError(
+            f"{printable(path)}: rasters of many bands need rasterio; pip install 'fullconv[geo]'"
+        ) from error
+    with (
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", CPL_LOG_ERRORS="OFF"),
+        rasterio.open(path.absolute(), driver="GTiff") as raster,
+    ):
+        yield raster
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """An array of (H, W) or (H, W, C) as (H, W, C), mapped rather than read: a header that lies allocates nothing."""
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if values.ndim not in (2, 3) or values.dtype.kind not in "uif" or 0 in values.shape:
+        raise DataError(
+            f"{printable(path)}: holds {values.dtype} of shape {values.shape}, expected numbers of shape (H, W, C); "
+            "put the channels last"
+        )
+    _check_size(path, values.shape[:2], values.shape[-1] if values.ndim == 3 else 1, values.dtype)
+    return values.reshape(*values.shape[:2], -1)
+
+
+def _check_size(path: Path, size: tuple[int, ...], bands: int, kind: np.dtype[Any]) -> None:
+    if kind.kind not in "uif":
+        raise DataError(f"{printable(path)}: holds {kind} numbers, expected whole or real ones; convert it")
+    height, width = size
+    check_pixels(printable(path), (height, width), MAX_BYTES // (bands * max(kind.itemsize, 1)))
+
+
+def _plain(values: NDArray[Any]) -> Values:
+    if values.dtype in _EXACT:
+        return np.ascontiguousarray(values)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and becomes 0
+        wide = values.astype(np.float32)
+    return np.ascontiguousarray(np.nan_to_num(wide, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
