@@ -178,12 +178,22 @@ def test_other_files(tmp_path: Path) -> None:
     refused(MaskReader(3), tmp_path / "no.png", "no such file")
     np.save(tmp_path / "a.npy", VALUES)
     refused(MaskReader(3), tmp_path / "a.npy", "is a .npy file, expected a mask as PNG, TIFF or BMP")
-    save(tmp_path / "f.tif", np.zeros((2, 2), np.float32))
-    refused(MaskReader(3), tmp_path / "f.tif", "holds 32-bit floats, expected class numbers in 8 or 16 bits")
-    save(tmp_path / "i.tif", np.zeros((2, 2), np.int32))
-    refused(MaskReader(3), tmp_path / "i.tif", "holds 32-bit integers", "save it as 8-bit grey")
     Image.new("CMYK", (2, 2)).save(tmp_path / "c.tif")
     refused(MaskReader(3), tmp_path / "c.tif", "holds CMYK colours")
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_32_bit_values_are_whole_numbers(tmp_path: Path, kind: type) -> None:
+    save(tmp_path / "a.tif", VALUES.astype(kind))
+    np.testing.assert_array_equal(MaskReader(3).read(tmp_path / "a.tif"), VALUES)
+    save(tmp_path / "b.tif", np.array([[0, 65535]], kind))
+    assert MaskReader(3, {65535: 2}).read(tmp_path / "b.tif").tolist() == [[0, 2]]
+    refused(MaskReader(3), tmp_path / "b.tif", "holds value 65535 (1 pixels); classes are 0..2")
+    strange = [-1, 65536, 10**6] + [0.5, np.nan, np.inf, -np.inf, 1e30] * (kind is np.float32)
+    for value in strange:
+        save(tmp_path / "c.tif", np.array([[1, value]], kind))
+        expected = f"holds the value {value:g}, expected whole class numbers of 0..65535; save it as 8-bit grey"
+        refused(MaskReader(3), tmp_path / "c.tif", expected)
 
 
 def test_tables_that_lead_nowhere() -> None:

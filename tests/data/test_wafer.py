@@ -146,7 +146,7 @@ def test_the_data_set_serves_what_generate_makes() -> None:
     as_protocol: Dataset = data
     assert (as_protocol.source, as_protocol.split, len(as_protocol)) == ("wafer", "val", 400)
     assert data.labels == {"semantic": WAFER_LABELS}
-    assert data.channels == {"image": 3}
+    assert data.inputs == {"image": InputKind()}
     sample, (cells, mask) = data[12], generate(5, 12, split="val")
     assert sample.name == data.names[12] == "wafer-val-000012"
     assert np.array_equal(sample.inputs["image"], render(cells))

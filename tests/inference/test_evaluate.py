@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,12 @@ from torch import nn
 
 import fullconv
 from fullconv.data import open_dataset
-from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.errors import DataError, ModelFileError, OptionError
-from fullconv.inference.evaluate import evaluate, evaluate_net, require_fit
+from fullconv.inference.evaluate import Evaluation, ImageScore, Measures, evaluate, evaluate_net, require_fit
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
+from fullconv.metrics import BoundaryF, ConfusionMatrix, Trimap
 from fullconv.nets import FCN, build
 from inmemory import LABELS, InMemory, one
 from makers import make_folder
@@ -84,7 +88,9 @@ def test_several_inputs_and_tasks() -> None:
         )
         for index, size in enumerate(SIZES[:4])
     ]
-    data = InMemory(samples, "val", {"kind": LABELS, "side": LabelSet.numbered(2)}, {"colour": 3, "depth": 1})
+    data = InMemory(
+        samples, "val", {"kind": LABELS, "side": LabelSet.numbered(2)}, {"colour": InputKind(), "depth": InputKind(1)}
+    )
     evaluation = evaluate_net(net, data)
     for task in ("kind", "side"):
         assert np.array_equal(evaluation.matrices[task].counts, count(net, data, task))
@@ -139,7 +145,7 @@ def test_other_numbers_of_classes_and_inputs_are_refused(net: FCN) -> None:
     other = InMemory([one(0)], "val", {"kind": LABELS})
     with pytest.raises(OptionError, match=r"the data \{'kind': 3\}"):
         evaluate(Model(net, LABELS), other)
-    radar = InMemory([one(0)], "val", channels={"radar": 2})
+    radar = InMemory([one(0)], "val", inputs={"radar": InputKind(2)})
     with pytest.raises(OptionError, match=r"the net takes \{'image': 3\} .*the data has \{'radar': 2\}"):
         evaluate_net(net, radar)
     require_fit(net.options, InMemory([one(0)], "val"))
@@ -152,3 +158,156 @@ def test_a_file_that_turned_bad_is_named(net: FCN, tmp_path: Path) -> None:
     (data / "val" / "images" / f"{opened.names[1]}.png").write_bytes(b"")
     with pytest.raises(DataError, match=f"{opened.names[1]}.png: is empty"):
         evaluate_net(net, opened)
+
+
+def predictions(net: FCN, data: InMemory) -> list[np.ndarray]:
+    """The label maps, one image after the other."""
+    with torch.no_grad():
+        return [
+            net(torch.from_numpy(sample.inputs[IMAGE]).permute(2, 0, 1)[None])[0].argmax(0).numpy()
+            for sample in data.samples
+        ]
+
+
+def test_boundary_and_trimap_are_those_of_the_predictions(net: FCN) -> None:
+    data = InMemory([one(seed, size) for seed, size in enumerate(SIZES)], "val")
+    plain = evaluate_net(net, data)
+    assert (plain.boundary, plain.trimap) == ({}, {})
+    found = evaluate_net(net, data, measures=Measures(boundary="5%", trimap=(1, 3)))
+    boundary, trimap = BoundaryF(3, "5%"), Trimap(3, (1, 3))
+    for sample, predicted in zip(data.samples, predictions(net, data), strict=True):
+        boundary.update(sample.masks[SEMANTIC], predicted)
+        trimap.update(sample.masks[SEMANTIC], predicted)
+    assert found.boundary[SEMANTIC].scores() == boundary.scores()
+    assert found.trimap[SEMANTIC].counts.tolist() == trimap.counts.tolist()
+    assert found.boundary[SEMANTIC].counts[1].any()
+    assert found.scores == plain.scores
+
+
+def test_every_image_has_its_own_scores_and_the_worst_come_first(net: FCN) -> None:
+    void = Sample("v", one(9).inputs, {SEMANTIC: np.full_like(one(9).masks[SEMANTIC], VOID)})
+    data = InMemory([*(one(seed, size) for seed, size in enumerate(SIZES)), void], "val")
+    evaluation = evaluate_net(net, data)
+    images = evaluation.images[SEMANTIC]
+    assert [image.name for image in images] == list(data.names)
+    for image, sample, predicted in zip(images, data.samples, predictions(net, data), strict=True):
+        truth = sample.masks[SEMANTIC]
+        counted = truth != VOID
+        if not counted.any():
+            assert math.isnan(image.mean_iu)
+            assert math.isnan(image.error)
+            continue
+        assert image.error == pytest.approx((truth != predicted)[counted].mean())
+        ious = [
+            ((truth == k) & (predicted == k)).sum() / (((truth == k) | (predicted == k)) & counted).sum()
+            for k in np.unique(truth[counted])
+        ]
+        assert image.mean_iu == pytest.approx(np.mean(ious))
+    worst = evaluation.worst(3)
+    scored = [image.mean_iu for image in images if image.name not in ("s2", "v")]
+    assert [image.mean_iu for image in worst] == sorted(scored)[:3]
+    assert len(evaluation.worst(99)) == len(scored), "an image that is all void, as the one of one row, is no bad one"
+
+
+def test_of_equal_images_the_one_with_more_errors_is_worse() -> None:
+    images = [ImageScore("a", 0.5, 0.1), ImageScore("b", 0.5, 0.3), ImageScore("c", 0.2, 0.1)]
+    evaluation = Evaluation({"x": ConfusionMatrix(1)}, images={"x": images})
+    assert [image.name for image in evaluation.worst(2)] == ["c", "b"]
+    with pytest.raises(OptionError, match="0 worst images; expected 1 or more"):
+        evaluation.worst(0)
+
+
+def test_the_rule_for_absent_classes_is_the_data_sets_or_the_callers(net: FCN) -> None:
+    sample = one(5, (40, 50))
+    ground = Sample("g", sample.inputs, {SEMANTIC: np.zeros_like(sample.masks[SEMANTIC])})
+
+    def mean_iu(rule: object, absent: str | None = None) -> float:
+        data = InMemory([ground], "val")
+        if rule is not None:
+            data.absent = rule
+        return evaluate(Model(net, LABELS), data, absent=absent).scores.mean_iu
+
+    matrix = evaluate_net(net, InMemory([ground], "val")).matrix
+    predicted, excluded = matrix.scores("predicted").mean_iu, matrix.scores("excluded").mean_iu
+    assert predicted < excluded
+    assert mean_iu(None) == mean_iu("predicted") == mean_iu({"other": "excluded"}) == predicted
+    assert mean_iu("excluded") == mean_iu({SEMANTIC: "excluded"}) == excluded
+    assert mean_iu({SEMANTIC: "excluded"}, "predicted") == predicted
+    assert mean_iu(None, "excluded") == excluded
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"absent": "never"}, "unknown rule for absent classes 'never'"),
+        ({"boundary": 0}, "boundary tolerance '0'; expected pixels above 0"),
+        ({"trimap": (3, 1)}, "trimap widths 3, 1; expected pixels from 1, ascending"),
+    ],
+)
+def test_measures_that_cannot_work(net: FCN, options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        evaluate(Model(net, LABELS), InMemory([one(0)], "val"), **options)
+
+
+PROCESS = """
+import json, sys
+from pathlib import Path
+import torch
+from torch import distributed, nn
+from fullconv.inference.evaluate import Measures, evaluate_net
+from fullconv.nets import build
+from inmemory import InMemory, one
+
+rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+torch.set_num_threads(1)
+torch.manual_seed(3)
+net = build("fcn8s-slim", 3, width=0.1)
+for parameter in net.heads.parameters():
+    nn.init.normal_(parameter)
+net.eval()
+measures = Measures(boundary=2, trimap=(1, 4))
+if world > 1:
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+found = {}
+for images, alone in ((7, False), (1, False), (2, True)):
+    data = InMemory([one(seed, (12 + seed % 3, 16)) for seed in range(images)], "val")
+    seen = []
+    evaluation = evaluate_net(net, data, progress=lambda *args: seen.append(args), measures=measures, alone=alone)
+    found[images] = {
+        "counts": evaluation.matrix.counts.tolist(),
+        "boundary": evaluation.boundary["semantic"].counts.tolist(),
+        "trimap": evaluation.trimap["semantic"].counts.tolist(),
+        "images": [[image.name, image.mean_iu, image.error] for image in evaluation.images["semantic"]],
+        "seen": seen,
+    }
+if world > 1:
+    distributed.destroy_process_group()
+(folder / f"{rank}-of-{world}.json").write_text(json.dumps(found))
+"""
+
+
+def test_two_processes_that_share_a_data_set_count_exactly_what_one_does(tmp_path: Path) -> None:
+    tests = Path(__file__).resolve().parents[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), str(world), str(tmp_path)],
+            cwd=tests,  # where the helpers lie
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, world in ((0, 1), (0, 2), (1, 2))
+    ]
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    whole, first, second = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0-of-1", "0-of-2", "1-of-2")
+    )
+    for images in ("7", "1", "2"):
+        assert np.sum(whole[images]["counts"]) > 0
+        for share in (first, second):
+            for what in ("counts", "boundary", "trimap", "images"):
+                assert share[images][what] == whole[images][what], (images, what)
+    assert [first["7"]["seen"][-1], second["7"]["seen"][-1]] == [[4, 4], [3, 3]], "each counts its own share"
+    assert [first["1"]["seen"], second["1"]["seen"]] == [[[1, 1]], []]
+    assert first["2"]["seen"] == second["2"]["seen"] == [[1, 2], [2, 2]], "alone, each scores all"

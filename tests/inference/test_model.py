@@ -14,7 +14,7 @@ import fullconv
 from fullconv.errors import DataError, GeometryError, ModelFileError, OptionError
 from fullconv.inference.model import Model, drawable, load
 from fullconv.labels import LabelSet
-from fullconv.nets import FCN, build
+from fullconv.nets import FCN, InputOptions, build
 
 LABELS = LabelSet(("ground", "road", "car"), ((10, 20, 30), (255, 0, 0), (0, 0, 255)))
 
@@ -144,7 +144,7 @@ def test_inputs_of_other_channels(channels: int) -> None:
 def test_drawable_keeps_colour_and_grey() -> None:
     for channels, kept in ((1, 1), (2, 1), (3, 3), (4, 1), (7, 1)):
         image = np.arange(2 * 2 * channels, dtype=np.uint8).reshape(2, 2, channels)
-        assert np.array_equal(drawable(image), image[:, :, :kept])
+        assert np.array_equal(drawable(image, InputOptions((0,) * channels, (1,) * channels)), image[:, :, :kept])
 
 
 def test_several_inputs_and_tasks() -> None:

@@ -223,7 +223,7 @@ def test_large_images_are_read_and_written_one_a_thread(
         time.sleep(0.01)
         written += 1
 
-    monkeypatch.setattr(module, "read_image", count)
+    monkeypatch.setattr("fullconv.inference.model.as_image", count)
     monkeypatch.setattr(Prediction, "save", save_mask)
     monkeypatch.setattr(batches, "AHEAD_PIXELS", 600)  # one of these images
     monkeypatch.setattr(batches, "BATCH_PIXELS", 600)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from torch import distributed
@@ -11,7 +14,7 @@ from fullconv.metrics.reduce import own_share, several_processes, summed
 
 
 @pytest.mark.parametrize("make", [lambda: ConfusionMatrix(3), lambda: BoundaryF(3, 1), lambda: Trimap(3, (1, 2))])
-def test_a_sum_is_a_metric_of_the_same_kind(make) -> None:  # noqa: ANN001
+def test_a_sum_is_a_metric_of_the_same_kind(make: Callable[[], Any]) -> None:
     rng = np.random.default_rng(0)
     halves, whole = [make(), make()], make()
     for half in halves:

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from fullconv.data.augment import Augmentation, augment
-from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.errors import DataError, ModelFileError, OptionError, TrainingError
 from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
@@ -536,9 +536,9 @@ def test_several_inputs_and_tasks(tmp_path: Path) -> None:
         return Sample(scene.name, {"colour": scene.inputs[IMAGE], "depth": depth}, {"kind": mask, "side": side})
 
     labels = {"kind": LABELS, "side": LabelSet(("no", "yes"))}
-    channels = {"colour": 3, "depth": 1}
+    inputs = {"colour": InputKind(), "depth": InputKind(1)}
     data = tuple(
-        InMemory([sample(s) for s in seeds], split, labels, channels)
+        InMemory([sample(s) for s in seeds], split, labels, inputs)
         for seeds, split in ((range(3), "train"), ((7, 8), "val"))
     )
     run = fit(tmp_path / "r", 120, data=data, net_options={**SMALL, "fusion": "late"}, lr=0.03, precision="bfloat16")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.errors import DataError, GeometryError, ModelFileError, OptionError
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, build
@@ -160,7 +160,7 @@ def test_the_net_takes_the_datas_classes_and_inputs() -> None:
     image = np.zeros((8, 9, 2), np.uint8)
     sample = Sample("s", {"radar": image}, {"sea": image[..., 0], "ice": image[..., 0]})
     labels = {"sea": LABELS, "ice": LabelSet.numbered(5)}
-    splits = open_splits(tuple(InMemory([sample], s, labels, {"radar": 2}) for s in ("train", "val")))  # type: ignore[arg-type]
+    splits = open_splits(tuple(InMemory([sample], s, labels, {"radar": InputKind(2)}) for s in ("train", "val")))  # type: ignore[arg-type]
     net = resolve(splits).net
     assert net.classes == {"sea": 3, "ice": 5}
     assert {name: i.channels for name, i in net.inputs.items()} == {"radar": 2}
@@ -220,6 +220,6 @@ def test_inputs_need_not_be_called_image() -> None:
     sample = one(0)
     renamed = Sample("s", {"photo": sample.inputs[IMAGE]}, sample.masks)
     splits = open_splits(
-        (InMemory([renamed], "train", None, {"photo": 3}), InMemory([renamed], "val", None, {"photo": 3}))
+        tuple(InMemory([renamed], s, None, {"photo": InputKind()}) for s in ("train", "val"))
     )
     assert list(resolve(splits).net.inputs) == ["photo"]

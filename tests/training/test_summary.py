@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fullconv.data.sample import IMAGE, SEMANTIC, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.inference.evaluate import evaluate_net
 from fullconv.nets import FCN, build
 from fullconv.report.pictures import panels
@@ -93,7 +93,7 @@ def test_previews_are_spread_over_the_split_and_show_the_prediction(tmp_path: Pa
 def test_images_that_are_not_colour_are_shown_as_grey(tmp_path: Path, channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 9, channels), dtype=np.uint8)
     val = InMemory(
-        [Sample("a", {IMAGE: image}, {SEMANTIC: np.ones((8, 9), np.uint8)})], "val", channels={IMAGE: channels}
+        [Sample("a", {IMAGE: image}, {SEMANTIC: np.ones((8, 9), np.uint8)})], "val", inputs={IMAGE: InputKind(channels)}
     )
     summary, _ = prepare(tmp_path, val)
     write_summary(summary, lambda share: None)

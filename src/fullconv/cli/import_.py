@@ -25,7 +25,7 @@ def import_(
         str | None,
         typer.Option(
             "--format",
-            help="coco, labelme, cvat, cvat-masks, yolo, labelstudio, supervisely or datumaro; default: by what is there.",
+            help="coco, labelme, cvat, cvat-masks, yolo, labelstudio, supervisely, datumaro; default: what is there.",
         ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The folder of the images, if not with SOURCE.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.image import NUMPY, check_pixels, format_of, opened, picture_size
+from fullconv.data.image import NUMPY, check_pixels, format_of, opened, picture_header
 from fullconv.data.sample import InputKind, Values
 from fullconv.data.scenes import Input
 from fullconv.errors import DataError, OptionError, printable
@@ -118,14 +119,16 @@ def is_raster(path: Path) -> bool:
     cannot be told."""
     try:
         with opened(path) as (_, head):
-            if format_of(head) == NUMPY:
-                shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-                return len(shape) == 3 and shape[2] not in (1, 3, 4)
-            if format_of(head) != "TIFF":
-                return False
+            kind = format_of(head)
+        if kind not in (NUMPY, "TIFF"):
+            return False
         header = bands_header(path)
-    except (DataError, OptionError):
+    except DataError:
         return False
+    except OptionError:  # without rasterio: what Pillow can open is a picture, and the rest asks for it
+        return not _is_picture(path)
+    if kind == NUMPY:
+        return header.count not in (1, 3, 4) or header.kind != np.uint8
     return header.count not in (1, 3, 4) or header.kind.itemsize > 2 or (header.count > 1 and header.kind.itemsize > 1)
 
 
@@ -138,12 +141,24 @@ def input_of(path: Path, bands: Sequence[int] = (), preview: Sequence[int] = ())
     if not bands and not preview and not is_raster(path):
         return Input()
     kind = input_kind(bands_header(path), bands, preview)
+    if not set(kind.preview) <= set(kind.bands):
+        raise DataError(
+            f"{printable(path)}: preview names bands {list(kind.preview)}; expected some of {list(kind.bands)}"
+        )
     return Input(BandsReader(kind.bands), kind)
 
 
 def size_of(path: Path, source: Input) -> tuple[int, int]:
     """(H, W) of an image as `source` reads it, from its header."""
-    return bands_header(path).size if source.kind.bands else picture_size(path)
+    return bands_header(path).size if source.kind.bands else picture_header(path).size
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        picture_header(path)
+    except DataError:
+        return False
+    return True
 
 
 @contextmanager
@@ -153,10 +168,14 @@ def _raster(path: Path, head: bytes) -> Iterator[DatasetReader]:
         raise DataError(f"{printable(path)}: is no TIFF; rasters of chosen bands are TIFF or .npy files")
     try:
         import rasterio
+        from rasterio.errors import NotGeoreferencedWarning
     except ImportError as error:
         raise OptionError(
             f"{printable(path)}: rasters of many bands need rasterio; pip install 'fullconv[geo]'"
         ) from error
+    # Where on earth a scene lies does not matter here. A filter as in `fullconv.data.image`: threads read.
+    if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     with (
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", CPL_LOG_ERRORS="OFF"),
         rasterio.open(path.absolute(), driver="GTiff") as raster,
@@ -166,7 +185,7 @@ def _raster(path: Path, head: bytes) -> Iterator[DatasetReader]:
 
 def _mapped(path: Path) -> NDArray[Any]:
     """An array of (H, W) or (H, W, C) as (H, W, C), mapped rather than read: a header that lies allocates nothing."""
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.ndim not in (2, 3) or values.dtype.kind not in "uif" or 0 in values.shape:
         raise DataError(
             f"{printable(path)}: holds {values.dtype} of shape {values.shape}, expected numbers of shape (H, W, C); "

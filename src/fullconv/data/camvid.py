@@ -53,12 +53,12 @@ CAMVID_READER = MaskReader(
 
 def recognise(path: Path) -> bool:
     """Whether a folder holds a split of images with its ``annot`` folder."""
-    return bool(_folders(path))
+    return bool(folders_of(path))
 
 
 def splits(path: Path) -> tuple[str, ...]:
     """The splits whose images and masks are both there, and the held-out one."""
-    return splits_of(_folders(path))
+    return splits_of(folders_of(path))
 
 
 def open_split(source: str, path: Path, split: str) -> FileDataset:
@@ -67,11 +67,12 @@ def open_split(source: str, path: Path, split: str) -> FileDataset:
     Raises:
         DataError: no such split, images and masks that do not pair.
     """
-    folders = _folders(path)
+    folders = folders_of(path)
     require_split(source, split, splits_of(folders))
     return FileDataset(source, split, pairs_of(source, folders, split), {SEMANTIC: Task(CAMVID_LABELS, CAMVID_READER)})
 
 
-def _folders(path: Path) -> Folders:
+def folders_of(path: Path) -> Folders:
+    """The folders of its splits."""
     folders = {split: (path / split, path / f"{split}annot") for split in SPLITS}
     return {split: [pair] for split, pair in folders.items() if all(folder.is_dir() for folder in pair)}

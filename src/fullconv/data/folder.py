@@ -48,7 +48,7 @@ def recognise(path: Path) -> bool:
 
 def splits(path: Path) -> tuple[str, ...]:
     """The splits of a plain folder, the held-out one included."""
-    return splits_of(_folders(path))
+    return splits_of(folders_of(path))
 
 
 def open_split(source: str, path: Path, split: str) -> FileDataset:
@@ -60,9 +60,9 @@ def open_split(source: str, path: Path, split: str) -> FileDataset:
     Raises:
         DataError: no such split, images and masks that do not pair, masks from which no classes can be told.
     """
-    folders = _folders(path)
+    folders = folders_of(path)
     require_split(source, split, splits_of(folders))
-    labels = _named(path / "classes.txt") if (path / "classes.txt").is_file() else _inferred(source, path, folders)
+    labels = declared_labels(path) or _inferred(source, path, folders)
     scenes = pairs_of(source, folders, split)
     task = Task(labels, MaskReader(len(labels)))
     return FileDataset(source, split, scenes, {SEMANTIC: task}, {IMAGE: input_of(scenes[0].image)})
@@ -119,7 +119,12 @@ def _split_outside(path: Path) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if (path / split / "images").is_dir())
 
 
-def _folders(path: Path) -> Folders:
+def folders_of(path: Path) -> Folders:
+    """The folders of the splits that have masks.
+
+    Raises:
+        DataError: none has.
+    """
     outside = _split_outside(path)
     if outside:
         found = {split: (path / split / "images", path / split / "masks") for split in outside}
@@ -134,12 +139,20 @@ def _folders(path: Path) -> Folders:
     return usable
 
 
-def _named(path: Path) -> LabelSet:
-    names = [line.strip() for line in read_text(path).splitlines()]
+def declared_labels(path: Path) -> LabelSet | None:
+    """The classes that a plain folder's ``classes.txt`` names; None where there is none.
+
+    Raises:
+        DataError: a file that is no list of names.
+    """
+    file = path / "classes.txt"
+    if not file.is_file():
+        return None
+    names = [line.strip() for line in read_text(file).splitlines()]
     try:
         return LabelSet(tuple(name for name in names if name))
     except OptionError as error:
-        raise DataError(f"{printable(path)}: {error}") from error
+        raise DataError(f"{printable(file)}: {error}") from error
 
 
 def _inferred(source: str, path: Path, folders: Folders) -> LabelSet:

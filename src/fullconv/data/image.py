@@ -8,6 +8,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -85,20 +86,37 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Array:
         return _rgb(str(path), load_picture(path, stream, head, max_pixels))
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(H, W) of the picture that `read_image` would give, from its header alone.
+@dataclass(frozen=True)
+class PictureHeader:
+    """What a picture's header says.
+
+    Attributes:
+        size: (H, W) of the picture that `read_image` gives: upright.
+        kind: of its pixels, such as "8-bit RGB", "16-bit grey", "8-bit palette", "8-bit CMYK".
+        orientation: as EXIF numbers it; 1 = upright.
+    """
+
+    size: tuple[int, int]
+    kind: str
+    orientation: int
+
+
+def picture_header(path: Path) -> PictureHeader:
+    """The header of a picture; no pixel is decoded.
 
     Raises:
         DataError: as `read_image`, for what the header shows; one line.
     """
     with opened(path) as (stream, head):
         if format_of(head) == NUMPY:
-            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
-            return int(height), int(width)
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            kind = "8-bit grey" if shape[2:] in ((), (1,)) else "8-bit RGB"
+            return PictureHeader((int(shape[0]), int(shape[1])), kind, 1)
         stream.seek(0)
         picture = _plugin(printable(path), head)(stream)
-        swapped = _orientation(picture) in _SIDES_SWAPPED
-        return (picture.width, picture.height) if swapped else (picture.height, picture.width)
+        orientation = _orientation(picture)
+        size = picture.height, picture.width
+        return PictureHeader(size[::-1] if orientation in _SIDES_SWAPPED else size, _kind(picture), orientation)
 
 
 def as_image(value: str | Path | Image.Image | NDArray[Any]) -> Array:
@@ -192,7 +210,8 @@ def load_picture(path: Path, stream: IO[bytes], head: bytes, max_pixels: int = M
     """Decode the file open at `stream`, its size and pages checked first, and turn it upright.
 
     Besides DataError this raises whatever Pillow raises; call it inside `opened`. ``info["rawmode"]`` of the result
-    holds the layout of the file's values, such as ``"L;4"`` for 4-bit grey, which Pillow stretches to 0..255.
+    holds the layout of the file's values, such as ``"L;4"`` for 4-bit grey, which Pillow stretches to 0..255, and
+    ``info["turned"]`` whether EXIF said that it was not upright.
     """
     name = printable(path)
     stream.seek(0)
@@ -215,6 +234,7 @@ def load_picture(path: Path, stream: IO[bytes], head: bytes, max_pixels: int = M
     picture.load()
     turned = upright(picture)
     turned.info["rawmode"] = rawmode
+    turned.info["turned"] = turned is not picture
     return turned
 
 
@@ -231,6 +251,16 @@ def _orientation(picture: Image.Image) -> int:
     except Exception:  # metadata may be damaged in any way, and the pixels are good
         return 1
     return orientation if isinstance(orientation, int) else 1
+
+
+def _kind(picture: Image.Image) -> str:
+    mode = picture.mode
+    if mode.startswith("I;16"):
+        return "16-bit grey"
+    if mode in WIDE_MODES:
+        return WIDE_MODES[mode]
+    names = {"1": "1-bit", "L": "8-bit grey", "LA": "8-bit grey", "P": "8-bit palette", "PA": "8-bit palette"}
+    return names.get(mode, f"8-bit {mode.upper().removesuffix('A').removesuffix('X')}")
 
 
 def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:

@@ -69,43 +69,13 @@ class MaskReader:
             DataError: a file that cannot be read or is lossy, a value or colour that is no class; one line.
         """
         path = Path(path)
-        with opened(path) as (stream, head):
-            kind = format_of(head)
-            if kind in _LOSSY_FORMATS:
-                raise DataError(
-                    f"{printable(path)}: is a {kind} file, which may change class numbers; save masks as PNG, TIFF or "
-                    "BMP"
-                )
-            if kind == NUMPY:
-                raise DataError(
-                    f"{printable(path)}: is a .npy file, expected a mask as PNG, TIFF or BMP; save it as PNG"
-                )
-            picture = load_picture(path, stream, head)
-            if "jpeg" in str(picture.info.get("compression", "")):
-                raise DataError(
-                    f"{printable(path)}: is a TIFF with JPEG compression, which changes class numbers; "
-                    "save masks as PNG, or as TIFF with LZW or deflate compression"
-                )
-            return self._labels(printable(path), picture)
+        return self.labels(printable(path), read_raw(path))
 
-    def _labels(self, name: str, picture: Image.Image) -> Array:
-        mode = picture.mode
-        if mode in ("RGB", "RGBA", "RGBX"):
-            return self._from_colours(name, np.asarray(picture)[:, :, :3])
-        if mode in ("P", "PA"):
-            values = np.asarray(picture if mode == "P" else picture.getchannel(0))
-            return self._from_values(name, values, self._palette_table(name, picture, values))
-        if mode in ("L", "LA"):
-            grey = np.asarray(picture if mode == "L" else picture.getchannel(0))
-            stretch = _STRETCH.get(str(picture.info.get("rawmode")), 1)
-            return self._from_values(name, grey // stretch if stretch > 1 else grey, None)
-        if mode == "1":
-            return self._from_values(name, np.asarray(picture).astype(np.uint8), None)
-        if mode.startswith("I;16"):
-            return self._from_values(name, np.asarray(picture).astype(np.uint16), None)
-        if mode in WIDE_MODES:
-            return self._from_values(name, _whole(name, np.asarray(picture)), None)
-        raise DataError(f"{name}: holds {mode} colours, expected class numbers or RGB; save it as 8-bit grey")
+    def labels(self, name: str, raw: RawMask) -> Array:
+        """The classes of a mask that has been read; as `read`."""
+        if raw.values.ndim == 3:
+            return self._from_colours(name, raw.values)
+        return self._from_values(name, raw.values, self._palette_table(name, raw))
 
     def _from_values(self, name: str, values: NDArray[Any], table: NDArray[np.uint16] | None) -> Array:
         """`table` holds class + 1 for each value, 0 where there is none."""
@@ -125,15 +95,13 @@ class MaskReader:
     def _value_table(self) -> NDArray[np.uint16]:
         return _value_table(self.classes, tuple(sorted((self.label_mapping or {}).items())))
 
-    def _palette_table(self, name: str, picture: Image.Image, values: Array) -> NDArray[np.uint16] | None:
+    def _palette_table(self, name: str, raw: RawMask) -> NDArray[np.uint16] | None:
         """Index -> class + 1 by the palette's colours, where those alone lead to classes; else None."""
-        if not self.colors:
+        palette = raw.palette
+        if not self.colors or palette is None:
             return None
-        palette = np.zeros((256, 3), np.uint8)
-        stored = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
-        palette[: len(stored)] = stored
-        table = np.take(_colour_table(_colour_key(self.colors)), _packed(palette))
-        used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        table = np.take(_colour_table(_colour_key(self.colors)), packed(palette))
+        used = np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256))
         by_colour, by_index = table[used], self._value_table()[used]
         if not by_colour.all():
             return None
@@ -159,19 +127,81 @@ class MaskReader:
                 else "give each class its colour in the data set's YAML: colors: {NAME: [R, G, B]}"
             )
             raise DataError(f"{name}: is an RGB mask, and the data set has no colours; {fix}")
-        packed = _packed(rgb)
-        found = np.take(_colour_table(_colour_key(self.colors)), packed)
+        numbers = packed(rgb)
+        found = np.take(_colour_table(_colour_key(self.colors)), numbers)
         if not found.all():
-            wrong, counts = np.unique(packed[found == _UNKNOWN], return_counts=True)
-            worst = int(wrong[counts.argmax()])
-            colour = (worst >> 16, worst >> 8 & 255, worst & 255)
-            share = 100 * counts.sum() / packed.size
+            wrong, counts = np.unique(numbers[found == _UNKNOWN], return_counts=True)
+            colour = unpacked(int(wrong[counts.argmax()]))
+            share = 100 * counts.sum() / numbers.size
             raise DataError(
                 f"{name}: {counts.sum()} pixels ({share:.3g} %) have the colour of no class, most often {list(colour)} "
                 f"({counts.max()} pixels) of {len(wrong)} such colours; give it to a class or to void in the data "
                 f"set's YAML: colors: {{void: {list(colour)}}}"
             )
         return (found - 1).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class RawMask:
+    """What a mask file holds, before anything is made of it.
+
+    Attributes:
+        values: (H, W) whole numbers, uint8 or uint16, or (H, W, 3) uint8 RGB; turned upright.
+        palette: (256, 3) uint8 RGB of a palette file, whose indices the values are; else None.
+        lossy: its format may change values: a JPEG, WebP, or TIFF with JPEG compression.
+        turned: its EXIF says that it was to be turned, and it was.
+    """
+
+    values: NDArray[Any]
+    palette: Array | None
+    lossy: bool
+    turned: bool
+
+
+def read_raw(path: Path, allow_lossy: bool = False) -> RawMask:
+    """Read a mask file as it is.
+
+    Raises:
+        DataError: a file that cannot be read, of numbers that are no class numbers, or lossy and not allowed to be.
+    """
+    name = printable(path)
+    with opened(path) as (stream, head):
+        kind = format_of(head)
+        if kind in _LOSSY_FORMATS and not allow_lossy:
+            raise DataError(f"{name}: is a {kind} file, which may change class numbers; save masks as PNG, TIFF or BMP")
+        if kind == NUMPY:
+            raise DataError(f"{name}: is a .npy file, expected a mask as PNG, TIFF or BMP; save it as PNG")
+        picture = load_picture(path, stream, head)
+        compressed = "jpeg" in str(picture.info.get("compression", ""))
+        if compressed and not allow_lossy:
+            raise DataError(
+                f"{name}: is a TIFF with JPEG compression, which changes class numbers; "
+                "save masks as PNG, or as TIFF with LZW or deflate compression"
+            )
+        values, palette = _values(name, picture)
+        return RawMask(values, palette, compressed or kind in _LOSSY_FORMATS, bool(picture.info.get("turned")))
+
+
+def _values(name: str, picture: Image.Image) -> tuple[NDArray[Any], Array | None]:
+    mode = picture.mode
+    if mode in ("RGB", "RGBA", "RGBX"):
+        return np.asarray(picture)[:, :, :3], None
+    if mode in ("P", "PA"):
+        palette = np.zeros((256, 3), np.uint8)
+        stored = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
+        palette[: len(stored)] = stored
+        return np.asarray(picture if mode == "P" else picture.getchannel(0)), palette
+    if mode in ("L", "LA"):
+        grey = np.asarray(picture if mode == "L" else picture.getchannel(0))
+        stretch = _STRETCH.get(str(picture.info.get("rawmode")), 1)
+        return grey // stretch if stretch > 1 else grey, None
+    if mode == "1":
+        return np.asarray(picture).astype(np.uint8), None
+    if mode.startswith("I;16"):
+        return np.asarray(picture).astype(np.uint16), None
+    if mode in WIDE_MODES:
+        return _whole(name, np.asarray(picture)), None
+    raise DataError(f"{name}: holds {mode} colours, expected class numbers or RGB; save it as 8-bit grey")
 
 
 def write_mask(path: str | Path, mask: Array, labels: LabelSet) -> None:
@@ -246,8 +276,17 @@ def _colour_key(colours: Mapping[Colour, int]) -> tuple[tuple[Colour, int], ...]
     return tuple(sorted(colours.items()))
 
 
-def _packed(rgb: Array) -> NDArray[np.uint32]:
+def packed(rgb: Array) -> NDArray[np.uint32]:
     """(..., 3) uint8 -> R << 16 | G << 8 | B."""
     wide = rgb.astype(np.uint32)
-    packed: NDArray[np.uint32] = wide[..., 0] << np.uint32(16) | wide[..., 1] << np.uint32(8) | wide[..., 2]
-    return packed
+    numbers: NDArray[np.uint32] = wide[..., 0] << np.uint32(16) | wide[..., 1] << np.uint32(8) | wide[..., 2]
+    return numbers
+
+
+def unpacked(number: int) -> Colour:
+    """The inverse of `packed`, of one colour.
+
+    >>> unpacked(0x0A0B0C)
+    (10, 11, 12)
+    """
+    return number >> 16, number >> 8 & 255, number & 255

@@ -37,12 +37,26 @@ def pair_folders(source: str, folders: Sequence[tuple[Path, Path]], names: Names
     """
     if len(folders) == 1:
         return pair_by_stem(source, *folders[0], names)
-    root = Path(os.path.commonpath([images for images, _ in folders]))
+    every = [images for images, _ in folders]
     return tuple(
-        replace(scene, name=f"{images.relative_to(root).as_posix()}/{scene.name}")
+        replace(scene, name=prefix_of(images, every) + scene.name)
         for images, masks in folders
         for scene in pair_by_stem(source, images, masks, names)
     )
+
+
+def prefix_of(folder: Path, folders: Sequence[Path]) -> str:
+    """What the names of a folder's scenes begin with, where a split has several folders.
+
+    >>> prefix_of(Path("data/Tile 1/images"), [Path("data/Tile 1/images"), Path("data/Tile 3/images")])
+    'Tile 1/images/'
+    """
+    if len(folders) == 1:
+        return ""
+    # Without ".." in them: names become paths below folders of results.
+    place, *others = (Path(os.path.abspath(each)) for each in (folder, *folders))  # noqa: PTH100 -- links stay
+    inner = place.relative_to(os.path.commonpath(others))
+    return f"{inner.as_posix()}/" if inner.parts else ""
 
 
 def pair_by_stem(source: str, images: Path, masks: Path, names: Names = PLAIN) -> tuple[Scene, ...]:
@@ -65,29 +79,29 @@ def pair_by_stem(source: str, images: Path, masks: Path, names: Names = PLAIN) -
 
 
 def images_and_masks(
-    source: str, images: Path, masks: Path, names: Names = PLAIN
+    source: str, images: Path, masks: Path, names: Names = PLAIN, doubles: list[ImageFile] | None = None
 ) -> tuple[dict[str, ImageFile], dict[str, ImageFile]]:
     """The images and the masks below two folders, which may be one, by the scenes' names.
 
+    Args:
+        doubles: where given, the second of two pictures of one name goes there.
+
     Raises:
-        DataError: two pictures of one name.
+        DataError: two pictures of one name, where `doubles` is not given.
     """
     mixed = images.resolve() == masks.resolve()
-    if mixed and not (names.image or names.mask):
-        return (
-            images_by_name(source, images, keep=lambda path: path.suffix.lower() in JPEG),
-            images_by_name(source, masks, keep=lambda path: path.suffix.lower() not in JPEG),
-        )
 
     def is_image(path: Path) -> bool:
-        return path.stem.endswith(names.image) and not (mixed and names.mask and path.stem.endswith(names.mask))
+        if not mixed or names.image:
+            return path.stem.endswith(names.image)
+        return not path.stem.endswith(names.mask) if names.mask else path.suffix.lower() in JPEG
 
     def is_mask(path: Path) -> bool:
-        return path.stem.endswith(names.mask) and not (mixed and not names.mask and path.stem.endswith(names.image))
+        return path.stem.endswith(names.mask) and not (mixed and is_image(path) and not names.mask)
 
     return (
-        images_by_name(source, images, names.image, is_image),
-        images_by_name(source, masks, names.mask, is_mask),
+        images_by_name(source, images, names.image, is_image, doubles),
+        images_by_name(source, masks, names.mask, is_mask, doubles),
     )
 
 
@@ -126,14 +140,25 @@ class ImageFile:
 
 
 def images_by_name(
-    source: str, folder: Path, ending: str = "", keep: Callable[[Path], bool] = lambda _: True
+    source: str,
+    folder: Path,
+    ending: str = "",
+    keep: Callable[[Path], bool] = lambda _: True,
+    doubles: list[ImageFile] | None = None,
 ) -> dict[str, ImageFile]:
     """The images below a folder that are kept, by name without `ending`; the keys are NFC, because file systems store
-    accents in two ways."""
+    accents in two ways.
+
+    Raises:
+        DataError: two of one name, where there are no `doubles` that the second is put into.
+    """
     found: dict[str, ImageFile] = {}
     for path in filter(keep, find_images(folder)):
         name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
         key = unicodedata.normalize("NFC", name)
+        if key in found and doubles is not None:
+            doubles.append(ImageFile(name, path))
+            continue
         if key in found:
             raise DataError(
                 f"{printable(source)}: {printable(found[key].path)} and {printable(path.name)} share the name "

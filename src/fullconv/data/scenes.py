@@ -166,7 +166,7 @@ def narrowed(dataset: Dataset, names: Sequence[str]) -> Dataset:
     for name in names:
         if name not in dataset.inputs:
             raise unknown_name(f"input of {printable(dataset.source)}", name, dataset.inputs)
-    if len(names) == len(dataset.inputs):
+    if set(names) == set(dataset.inputs):
         return dataset
     if not isinstance(dataset, FileDataset):
         raise OptionError(

@@ -38,7 +38,7 @@ def recognise(path: Path) -> bool:
 
 def splits(path: Path) -> tuple[str, ...]:
     """The splits a YAML file describes, the held-out one included."""
-    return splits_of(_describe(path).folders)
+    return splits_of(describe(path).folders)
 
 
 def open_split(source: str, path: Path, split: str) -> Dataset:
@@ -63,7 +63,7 @@ def open_split(source: str, path: Path, split: str) -> Dataset:
     Raises:
         DataError: no such split, a key or value that cannot be used, images and masks that do not pair.
     """
-    given = _describe(path)
+    given = describe(path)
     require_split(source, split, splits_of(given.folders))
     shared = held_out_of_train(given.folders, split)
     scenes = pair_folders(source, given.folders["train" if shared else split], given.suffixes)
@@ -81,7 +81,7 @@ def open_split(source: str, path: Path, split: str) -> Dataset:
 
 
 @dataclass(frozen=True)
-class _Description:
+class Description:
     folders: Folders
     labels: LabelSet
     reader: MaskReader
@@ -91,7 +91,7 @@ class _Description:
     tile: int | None
 
 
-def _describe(path: Path) -> _Description:
+def describe(path: Path) -> Description:
     """Read and check a YAML file; every DataError begins with its path."""
     name = printable(path)
     given = _load(path)
@@ -125,7 +125,7 @@ def _describe(path: Path) -> _Description:
     tile = given.get("tile")
     if tile is not None and not (type(tile) is int and 16 <= tile <= 65536):
         raise DataError(f"{name}: tile is {_brief(tile)}, expected a number of pixels, 16 or more, such as 256")
-    return _Description(folders, labels, reader, suffixes, bands, preview, tile)
+    return Description(folders, labels, reader, suffixes, bands, preview, tile)
 
 
 def _text(name: str, given: Mapping[Any, Any], key: str) -> str | None:
@@ -215,7 +215,7 @@ def _file_values(name: str, key: Any) -> range:
     """One value, or the range that ``128-255`` names."""
     match = _RANGE.fullmatch(key) if isinstance(key, str) else None
     first, last = (int(match[1]), int(match[2])) if match else (key, key)
-    if type(first) is not int or not first <= last <= 65535:
+    if type(first) is not int or not 0 <= first <= last <= 65535:
         raise DataError(
             f"{name}: label_mapping has the key {_brief(key)}, expected a value such as 7 or a range 128-255"
         )

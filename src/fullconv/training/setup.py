@@ -175,7 +175,7 @@ def choose_net(
         with torch.device("meta"):  # only its options are wanted here
             name, channels = net, {name: kind.channels for name, kind in train.inputs.items()}
             net = build(name, classes, channels=channels, **net_options).options
-        if not NETS[name].inputs:
+        if not NETS[name].inputs and "inputs" not in net_options:
             net = replace(net, inputs=_normalised(net.inputs, train.inputs, moments or {}))
     require_fit(net, train)
     return net

@@ -90,4 +90,4 @@ def _region(entry: Entry) -> Region:
             return Runs(coco_lengths(counts.value), size, order="F", whole=True)
         except DataError as error:
             raise DataError(f"{entry.where}: {error}; export it again") from error
-    return Runs(counts.numbers(0, _LARGEST).astype("int64"), size, order="F", whole=True)
+    return Runs(counts.wholes(0, _LARGEST), size, order="F", whole=True)

@@ -10,13 +10,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fullconv.data.annotations.entry import MAX_BYTES, Entry
+from fullconv.data.annotations.entry import MAX_BYTES, Entry, Points
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.painted import hex_colour
 from fullconv.data.annotations.regions import Ellipse, Polygon, Region, Runs, rectangle
-from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, split_of
+from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped, split_of
 from fullconv.data.text import read_text
 from fullconv.errors import DataError, one_line, printable
 from fullconv.labels import Colour
@@ -37,7 +35,7 @@ def read(files: list[Path], images: Images) -> Export:
     """
     labels: dict[str, Colour | None] = {}
     found: list[AnnotatedImage] = []
-    skipped: Counter[str] = Counter()
+    without_area: Counter[str] = Counter()
     for path in files:
         root = _parse(path)
         if root.find("track") is not None:
@@ -47,11 +45,10 @@ def read(files: list[Path], images: Images) -> Export:
             entry = Entry(name, path, ("meta", "label", place)).label()
             labels[entry] = hex_colour(Entry(colour, path, ("meta", "label", place, "color"))) if colour else None
         for place, element in enumerate(root.iterfind("image")):
-            found.append(_image(element, Entry(dict(element.attrib), path, ("image", place)), images, skipped))
+            found.append(_image(element, Entry(dict(element.attrib), path, ("image", place)), images, without_area))
     if not labels:  # a file without its head
         labels = dict.fromkeys(sorted({shape.label for image in found for shape in image.shapes if shape.label}))
-    notes = [f"{count} elements <{kind}> are left out: they have no area" for kind, count in sorted(skipped.items())]
-    return Export(labels, found, notes=notes)
+    return Export(labels, found, notes=skipped(without_area))
 
 
 def _parse(path: Path) -> Element:
@@ -68,7 +65,7 @@ def _parse(path: Path) -> Element:
     return root
 
 
-def _image(element: Element, entry: Entry, images: Images, skipped: Counter[str]) -> AnnotatedImage:
+def _image(element: Element, entry: Entry, images: Images, without_area: Counter[str]) -> AnnotatedImage:
     name, subset = entry["name"].text(), entry.get("subset")
     folder = subset.text() if subset else ""
     # An export of a project keeps the images of each subset in a folder of its name.
@@ -76,7 +73,7 @@ def _image(element: Element, entry: Entry, images: Images, skipped: Counter[str]
     shapes: list[Shape] = []
     for place, child in enumerate(element):
         if child.tag in _SKIPPED:
-            skipped[child.tag] += 1
+            without_area[child.tag] += 1
             continue
         if child.tag not in _REGIONS:
             raise DataError(f"{entry.where} holds <{printable(child.tag)[:40]}>, expected {', '.join(_REGIONS)}")
@@ -95,7 +92,7 @@ def _region(kind: str, entry: Entry) -> Region:
     if kind == "mask":
         top, left = (entry[key].parsed().whole(-_LARGEST, _LARGEST) for key in ("top", "left"))
         height, width = (entry[key].parsed().whole(1, _LARGEST) for key in ("height", "width"))
-        return Runs(_floats(entry["rle"], 0).astype(np.int64), (height, width), top, left)
+        return Runs(_list(entry["rle"]).wholes(0, _LARGEST), (height, width), top, left)
     turn = entry.get("rotation")
     angle = turn.parsed().number() if turn else 0.0
     if kind == "ellipse":
@@ -105,17 +102,15 @@ def _region(kind: str, entry: Entry) -> Region:
     return rectangle(x0, y0, x1 - x0, y1 - y0, angle)
 
 
-def _points(entry: Entry) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _points(entry: Entry) -> Points:
     pairs = entry.text().split(";")
     if any(pair.count(",") != 1 for pair in pairs):
         entry.refuse("points 'x,y;x,y;...'")
-    return _floats(Entry(",".join(pairs), entry.file, entry.keys)).reshape(-1, 2)
+    return _list(Entry(",".join(pairs), entry.file, entry.keys)).numbers().reshape(-1, 2)
 
 
-def _floats(entry: Entry, low: float | None = None) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _list(entry: Entry) -> Entry:
     try:
-        values = [float(text) for text in entry.text().split(",")]
+        return Entry([float(text) for text in entry.text().split(",")], entry.file, entry.keys)
     except ValueError:
         entry.refuse("numbers with commas between them")
-    numbers = Entry(values, entry.file, entry.keys)
-    return numbers.numbers() if low is None else numbers.numbers(low)

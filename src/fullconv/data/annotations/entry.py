@@ -113,6 +113,13 @@ class Entry:
                 item.number(low, high)
         return np.array(self.value, np.float64)
 
+    def wholes(self, low: int, high: int) -> NDArray[np.int64]:
+        """(N,) of a list of whole numbers."""
+        values = self.numbers(low, high)
+        if (values != np.floor(values)).any():
+            self.refuse("a list of whole numbers")
+        return values.astype(np.int64)
+
     def points(self) -> Points:
         """(N, 2) of a list of [x, y]."""
         if not isinstance(self.value, list):

@@ -85,11 +85,11 @@ class Images:
                 f"{where}: image {printable(name)!r} may be {printable(best[0])} or {printable(best[1])}; "
                 "name the folder that holds it with --images"
             )
-        asked = "/".join(part for part in parts if part not in ("..", "."))
+        asked = "/".join(parts) if near is None else _joined(near, parts)
         if self._named.setdefault(best[0], asked) != asked:
             raise DataError(
-                f"{where}: image {printable(name)!r} and {printable(self._named[best[0]])!r} both lead to "
-                f"{printable(best[0])}; keep the folders of the images, or name theirs with --images"
+                f"{where}: image {printable(name)!r} leads to {printable(best[0])}, as "
+                f"{printable(self._named[best[0]])!r} does; keep the images' folders, or name theirs with --images"
             )
         return best[0]
 
@@ -104,6 +104,10 @@ def picture_size(path: Path) -> tuple[int, int]:
         kind = format_of(head)
         if kind == NUMPY:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.ndim not in (2, 3):
+                raise DataError(
+                    f"{printable(path)}: holds an array of shape {array.shape}, expected (H, W) or (H, W, C); save it again"
+                )
             return int(array.shape[0]), int(array.shape[1])
         if kind is None:
             raise DataError(f"{printable(path)}: is no picture that is read here; convert it to PNG")

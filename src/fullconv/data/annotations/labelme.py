@@ -17,7 +17,7 @@ from fullconv.data.annotations.entry import Entry, read_json
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.labels_file import read_names
 from fullconv.data.annotations.regions import Bitmap, Ellipse, Polygon, Region, rectangle
-from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, split_of_path
+from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped, split_of_path
 from fullconv.data.image import format_of
 from fullconv.errors import DataError, one_line, printable
 
@@ -34,8 +34,8 @@ def read(files: list[Path], images: Images, source: Path) -> Export:
     Raises:
         DataError: a file that does not hold what LabelMe's do; one line with file and entry.
     """
-    skipped: Counter[str] = Counter()
-    found = [_read(path, images, skipped, source) for path in files]
+    without_area: Counter[str] = Counter()
+    found = [_read(path, images, without_area, source) for path in files]
     taken = {image.path for image in found}
     for folder in dict.fromkeys(path.parent for path in files) if source.is_dir() else ():
         beside = [path for path in images.in_folder(folder) if path not in taken]
@@ -43,10 +43,7 @@ def read(files: list[Path], images: Images, source: Path) -> Export:
     names = sorted({shape.label for image in found for shape in image.shapes if shape.label})
     if (source / LABELS).is_file():
         names = read_names(source / LABELS)
-    notes = [
-        f"{count} shapes of type {kind} are left out: they have no area" for kind, count in sorted(skipped.items())
-    ]
-    return Export(dict.fromkeys(names), found, notes=notes)
+    return Export(dict.fromkeys(names), found, notes=skipped(without_area))
 
 
 def embedded_image(path: Path) -> bytes:
@@ -58,10 +55,10 @@ def embedded_image(path: Path) -> bytes:
     return _decoded(read_json(path)["imageData"])
 
 
-def _read(path: Path, images: Images, skipped: Counter[str], source: Path) -> AnnotatedImage:
+def _read(path: Path, images: Images, without_area: Counter[str], source: Path) -> AnnotatedImage:
     whole = read_json(path)
     name = whole["imagePath"].text()
-    shapes = [_shape(entry, skipped) for entry in whole["shapes"].items()]
+    shapes = [_shape(entry, without_area) for entry in whole["shapes"].items()]
     drawn = tuple(shape for shape in shapes if shape is not None)
     height, width = whole.get("imageHeight"), whole.get("imageWidth")
     size = (height.whole(1, _LARGEST), width.whole(1, _LARGEST)) if height and width else None
@@ -72,11 +69,11 @@ def _read(path: Path, images: Images, skipped: Counter[str], source: Path) -> An
     return AnnotatedImage(name, image, drawn, printable(path), split_of_path(path, source), size, embedded)
 
 
-def _shape(entry: Entry, skipped: Counter[str]) -> Shape | None:
+def _shape(entry: Entry, without_area: Counter[str]) -> Shape | None:
     kind = entry.get("shape_type")
     name = "polygon" if kind is None else kind.text()
     if name in _SKIPPED:
-        skipped[name] += 1
+        without_area[name] += 1
         return None
     return Shape(entry["label"].label(), _region(name, entry), entry.where)
 

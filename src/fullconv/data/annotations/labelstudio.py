@@ -11,13 +11,11 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 
-import numpy as np
-
 from fullconv.data.annotations.brush import Brush
 from fullconv.data.annotations.entry import Entry, read_json
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.regions import Ellipse, Polygon, Region, rectangle
-from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape
+from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped
 from fullconv.data.image import SUFFIXES
 from fullconv.errors import DataError, printable
 
@@ -32,16 +30,13 @@ def read(files: list[Path], images: Images) -> Export:
     Raises:
         DataError: a file that does not hold what Label Studio's do; one line with file and entry.
     """
-    skipped: Counter[str] = Counter()
-    found = [_task(task, images, skipped) for path in files for task in read_json(path).items()]
+    without_area: Counter[str] = Counter()
+    found = [_task(task, images, without_area) for path in files for task in read_json(path).items()]
     names = sorted({shape.label for image in found for shape in image.shapes if shape.label})
-    notes = [
-        f"{count} results of type {kind} are left out: they have no area" for kind, count in sorted(skipped.items())
-    ]
-    return Export(dict.fromkeys(names), found, notes=notes)
+    return Export(dict.fromkeys(names), found, notes=skipped(without_area))
 
 
-def _task(task: Entry, images: Images, skipped: Counter[str]) -> AnnotatedImage:
+def _task(task: Entry, images: Images, without_area: Counter[str]) -> AnnotatedImage:
     name = _image_name(task["data"])
     near = task.file.parent
     image = images.find(name, task.where, near)
@@ -56,7 +51,7 @@ def _task(task: Entry, images: Images, skipped: Counter[str]) -> AnnotatedImage:
     for result in first["result"].items() if first else ():
         kind = result["type"].text()
         if kind not in _REGIONS:
-            skipped[printable(kind)[:40]] += 1
+            without_area[printable(kind)[:40]] += 1
             continue
         size = result["original_height"].whole(1, _LARGEST), result["original_width"].whole(1, _LARGEST)
         turn = result.get("image_rotation")
@@ -90,7 +85,7 @@ def _region(kind: str, value: Entry, size: tuple[int, int]) -> Region:
     if kind == "brushlabels":
         if value["format"].value != "rle":
             value["format"].refuse("'rle'")
-        return Brush(value["rle"].numbers(0, 255).astype(np.uint8).tobytes(), size)
+        return Brush(bytes(value["rle"].wholes(0, 255).tolist()), size)
     turn = value.get("rotation")
     angle = turn.number() if turn else 0.0
     x, y = value["x"].number() * width / 100, value["y"].number() * height / 100

@@ -39,10 +39,10 @@ def fill(rings: Sequence[Points], size: tuple[int, int], top: int = 0, left: int
     rows = np.clip(np.ceil(edges[:, 3] - 0.5), top, top + height).astype(np.int64) - first
     edges, first, rows = edges[rows > 0], first[rows > 0], rows[rows > 0]
     toggles = np.zeros((height, width + 1), np.bool_)
+    total = np.concatenate([[0], np.cumsum(rows)])
     start = 0
     while start < len(edges):
-        total = np.cumsum(rows[start:])
-        stop = start + max(1, int(np.searchsorted(total, _CROSSINGS)))
+        stop = max(start + 1, int(np.searchsorted(total, total[start] + _CROSSINGS, "right")) - 1)
         row, column = _crossings(edges[start:stop], first[start:stop], rows[start:stop])
         np.logical_xor.at(toggles, (row - top, np.clip(column - left, 0, width)), True)
         start = stop

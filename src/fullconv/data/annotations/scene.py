@@ -122,6 +122,16 @@ def draw(
     return mask, empty
 
 
+def skipped(kinds: Mapping[str, int]) -> list[str]:
+    """The note, if any, of what was left out by kind.
+
+    >>> skipped({"polyline": 2, "points": 1})
+    ['3 annotations without area are left out: 1 points, 2 polyline']
+    """
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return [f"{sum(kinds.values())} annotations without area are left out: {counts}"] if kinds else []
+
+
 def split_of_path(path: Path, root: Path) -> str | None:
     """The split that one of the folders between a file and the root speaks of.
 

@@ -14,7 +14,7 @@ from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.mask_pairs import painted_images
 from fullconv.data.annotations.painted import hex_colour
 from fullconv.data.annotations.regions import Bitmap, Polygon, Region, rectangle
-from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, split_of_path
+from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped, split_of_path
 from fullconv.errors import printable
 from fullconv.labels import Colour
 
@@ -37,31 +37,28 @@ def read(files: list[Path], images: Images) -> Export:
     annotations = sorted(path for path in source.rglob("*.json") if path.parent.name == "ann")
     if not annotations:
         return Export(dict(colours), painted_images(source, images, colours, files[0]))
-    skipped: Counter[str] = Counter()
-    found = [_read(path, images, skipped, source) for path in annotations]
-    notes = [
-        f"{count} objects of type {kind} are left out: they have no area" for kind, count in sorted(skipped.items())
-    ]
-    return Export(dict(colours), found, notes=notes)
+    without_area: Counter[str] = Counter()
+    found = [_read(path, images, without_area, source) for path in annotations]
+    return Export(dict(colours), found, notes=skipped(without_area))
 
 
-def _read(path: Path, images: Images, skipped: Counter[str], source: Path) -> AnnotatedImage:
+def _read(path: Path, images: Images, without_area: Counter[str], source: Path) -> AnnotatedImage:
     whole = read_json(path)
     sides = whole["size"]
     size = sides["height"].whole(1, _LARGEST), sides["width"].whole(1, _LARGEST)
-    shapes = [_shape(entry, skipped) for entry in whole["objects"].items()]
+    shapes = [_shape(entry, without_area) for entry in whole["objects"].items()]
     name = f"{path.parent.parent.name}/img/{path.stem}"
     image = images.find(name, printable(path), near=path.parent.parent)
     drawn = tuple(shape for shape in shapes if shape is not None)
     return AnnotatedImage(path.stem, image, drawn, printable(path), split_of_path(path, source), size)
 
 
-def _shape(entry: Entry, skipped: Counter[str]) -> Shape | None:
+def _shape(entry: Entry, without_area: Counter[str]) -> Shape | None:
     kind = entry.get("geometryType")
     # Early exports have no type: what is no bitmap is a polygon.
     name = kind.text() if kind else "bitmap" if entry.get("bitmap") else "polygon"
     if name not in ("bitmap", "polygon", "rectangle"):
-        skipped[printable(name)[:40]] += 1
+        without_area[printable(name)[:40]] += 1
         return None
     return Shape(entry["classTitle"].label(), _region(name, entry), entry.where)
 

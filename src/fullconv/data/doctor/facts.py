@@ -1,0 +1,152 @@
+"""What one file says of itself: everything `doctor` needs to know, in a few kilobytes a scene."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fullconv.data.doctor.similar import EMPTY, Look, look_of
+from fullconv.data.image import picture_header
+from fullconv.data.mask import MaskReader, RawMask, packed, read_raw
+from fullconv.data.sample import Array, Values
+from fullconv.data.scenes import Input, Task
+from fullconv.errors import DataError, OptionError
+
+KEPT_VALUES = 256
+"""Different values or colours of one mask that are counted singly; of more, the most frequent."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFacts:
+    """An image.
+
+    Attributes:
+        problem: why it cannot be read; the other attributes mean nothing then.
+        size: (H, W), upright.
+        kind: such as "8-bit RGB", "16-bit grey", "10 bands of uint16".
+        orientation: of EXIF, 1 = upright.
+        digest: of its pixels.
+        look: what resembles it looks alike.
+        constant: one value everywhere.
+    """
+
+    problem: str | None = None
+    size: tuple[int, int] = (0, 0)
+    kind: str = ""
+    orientation: int = 1
+    digest: bytes = b""
+    look: Look = EMPTY
+    constant: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFacts:
+    """A mask, as its file holds it.
+
+    Attributes:
+        problem: why it cannot be read; the other attributes mean nothing then.
+        size: (H, W), upright.
+        coloured: it holds RGB colours, not class numbers.
+        grey: RGB whose three channels are equal everywhere.
+        lossy: of a format that may change values.
+        turned: its EXIF says that it is rotated.
+        values: (n,) uint32, in order: the numbers it holds, or its colours as R << 16 | G << 8 | B; at most
+            `KEPT_VALUES`, the most frequent.
+        counts: (n,) int64, their pixels.
+        flat: (n,) int64, of these those whose right, lower and diagonal neighbours are equal: edges have few.
+        pixels: in all.
+        palette: (n, 3) uint8: the colours of `values` in a palette file; else None.
+    """
+
+    problem: str | None = None
+    size: tuple[int, int] = (0, 0)
+    coloured: bool = False
+    grey: bool = False
+    lossy: bool = False
+    turned: bool = False
+    values: NDArray[np.uint32] = np.empty(0, np.uint32)
+    counts: NDArray[np.int64] = np.empty(0, np.int64)
+    flat: NDArray[np.int64] = np.empty(0, np.int64)
+    pixels: int = 0
+    palette: Array | None = None
+
+
+def image_facts(path: Path, source: Input) -> ImageFacts:
+    """Read an image whole, as training would."""
+    try:
+        values = source.reader.read(path)
+        if source.kind.measured:
+            kind, orientation = f"{values.shape[2]} bands of {values.dtype}", 1
+        else:
+            header = picture_header(path)
+            kind, orientation = header.kind, header.orientation
+    except (DataError, OptionError) as error:
+        return ImageFacts(problem=str(error))
+    digest = hashlib.blake2b(repr((values.shape, str(values.dtype))).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(values).data)
+    low, high = int(values.min()), int(values.max())
+    return ImageFacts(
+        None,
+        (values.shape[0], values.shape[1]),
+        kind,
+        orientation,
+        digest.digest(),
+        look_of(_grey(values)),
+        low == high,
+    )
+
+
+def mask_facts(path: Path, task: Task) -> MaskFacts:
+    """Read a mask as it is where its file is a picture; else as its reader does."""
+    try:
+        if isinstance(task.reader, MaskReader):
+            return counted(read_raw(path, allow_lossy=True))
+        return counted(RawMask(task.reader.read(path), None, lossy=False, turned=False))
+    except (DataError, OptionError) as error:
+        return MaskFacts(problem=str(error))
+
+
+def counted(raw: RawMask) -> MaskFacts:
+    """The facts of a mask's values."""
+    coloured = raw.values.ndim == 3
+    grey = coloured and bool((raw.values == raw.values[:, :, :1]).all())
+    numbers: NDArray[Any] = packed(raw.values) if coloured else raw.values
+    # The four neighbours below and to the right: a soft edge is a pixel or two wide and has no such block.
+    inner = numbers[:-1, :-1]
+    flat = inner[(inner == numbers[1:, :-1]) & (inner == numbers[:-1, 1:]) & (inner == numbers[1:, 1:])]
+    values, counts = _histogram(numbers)
+    flat_values, flat_counts = _histogram(flat)
+    if len(values) > KEPT_VALUES:
+        kept = np.sort(np.argsort(counts, kind="stable")[-KEPT_VALUES:])
+        values, counts = values[kept], counts[kept]
+    of_each = np.zeros(len(values), np.int64)
+    _, here, there = np.intersect1d(values, flat_values, assume_unique=True, return_indices=True)
+    of_each[here] = flat_counts[there]
+    palette = None if raw.palette is None else raw.palette[values.astype(np.intp)]
+    size = (raw.values.shape[0], raw.values.shape[1])
+    return MaskFacts(None, size, coloured, grey, raw.lossy, raw.turned, values, counts, of_each, numbers.size, palette)
+
+
+def _histogram(numbers: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """The different numbers in order and how often each occurs."""
+    if numbers.dtype == np.uint32:
+        values, counts = np.unique(numbers, return_counts=True)
+        return values, counts.astype(np.int64)
+    full = np.bincount(numbers.ravel(), minlength=1)
+    found = np.flatnonzero(full)
+    return found.astype(np.uint32), full[found].astype(np.int64)
+
+
+def _grey(values: Values) -> Array:
+    """(H, W) uint8: luminance of pictures, the stretched mean of the bands of anything else."""
+    if values.dtype == np.uint8 and values.shape[2] == 3:
+        return np.asarray(Image.fromarray(values).convert("L"))
+    mean = values.mean(2, dtype=np.float32)
+    low, high = float(mean.min()), float(mean.max())
+    return ((mean - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
