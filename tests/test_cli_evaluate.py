@@ -15,7 +15,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from command import Run, one_line
-from fullconv.cli.evaluate import _print_paper
+from fullconv.classes import SIFTFLOW_GEOMETRY
+from fullconv.cli.evaluate import _geometric, _print_paper, _scored_by_paper, _write_confusion
 from fullconv.cli.upper_bound import upper_bound as upper_bound_verb
 from fullconv.data import open_dataset
 from fullconv.data.camvid import CAMVID_LABELS
@@ -28,7 +29,7 @@ from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix
 from fullconv.nets import build
 from fullconv.paper_results import TABLES
-from makers import make_camvid, make_folder, make_voc
+from makers import make_camvid, make_folder, make_voc, save
 
 
 def save_model(path: Path, labels: LabelSet) -> Path:
@@ -148,6 +149,19 @@ def test_confusion_of_absent_classes_and_as_a_picture(run: Run, camvid: tuple[Pa
     assert min(struct.unpack(">II", content[16:24])) > 100
 
 
+def test_absent_classes_count_in_bands_as_everywhere(run: Run, camvid: tuple[Path, Path], tmp_path: Path) -> None:
+    model, _ = camvid
+    root = make_camvid(tmp_path / "camvid", {"train": 1, "val": 1})
+    (image,) = (root / "val").iterdir()
+    found = Model.load(model).predict(image).labels
+    save(root / "valannot" / image.name, np.where(found == found.max(), found.min(), found))
+    near = evaluate(model, root, trimap=(2,)).trimap[SEMANTIC]
+    assert near.to_json("excluded") != near.to_json(), "the net finds a class that the truth has not"
+    for rule in ("excluded", "predicted"):
+        value = json.loads(run("evaluate", model, "--data", root, "--trimap", "2", "--absent", rule, "--json").out)
+        assert (value["absent"], value["trimap"]) == (rule, near.to_json(rule))
+
+
 def test_papers_rows_stand_beside_the_runs(run: Run, camvid: tuple[Path, Path]) -> None:
     model, root = camvid
     scores = evaluate(model, root).scores
@@ -176,6 +190,20 @@ def test_geometric_accuracy_is_a_column_of_sift_flows_table(
     assert "geometric" in out
     assert line_of(out, "this run") == ["test", "100.0", "100.0", "100.0", "100.0", "87.6", "measured", "now"]
     assert line_of(out, "FCN-16s") == ["test", "85.2", "51.7", "39.5", "76.1", "94.3", "CVPR", "table", "5"]
+
+
+def test_of_several_tasks_each_has_its_file_and_sift_flows_geometry_no_table(tmp_path: Path) -> None:
+    matrices = {"semantic": ConfusionMatrix(1), "geometric": ConfusionMatrix.from_counts(np.diag([1, 2, 3]))}
+    names = {"semantic": ["all"], "geometric": list(SIFTFLOW_GEOMETRY)}
+    files = _write_confusion(tmp_path / "c.csv", matrices, names)
+    assert files == {task: tmp_path / f"c-{task}.csv" for task in matrices}
+    assert files["semantic"].read_text() == "truth / prediction,all\nall,\n"
+    assert files["geometric"].read_text().splitlines()[3] == "vertical,0.0,0.0,1.0"
+    assert _scored_by_paper(names) == ["semantic"]
+    assert _scored_by_paper({"only": names["geometric"]}) == ["only"]
+    scores = {"semantic": matrices["semantic"].scores(), "geometric": matrices["geometric"].scores()}
+    assert _geometric(scores, names) == 1.0
+    assert _geometric({"semantic": scores["semantic"]}, {"semantic": ["all"]}) is None
 
 
 @pytest.mark.parametrize(

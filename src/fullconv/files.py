@@ -1,12 +1,15 @@
-"""Atomic files: written under a temporary name, then renamed, so that a half-written one never shows."""
+"""Atomic files and folders: written under a temporary name, then renamed, so that a half-written one never shows."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fullconv.errors import OptionError, printable
 
 
 @contextmanager
@@ -38,3 +41,32 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def fresh_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder beside the target, which it becomes if the block succeeds; else nothing is left.
+
+    Args:
+        path: of the target, new or an empty folder.
+
+    Raises:
+        OptionError: something is there.
+    """
+    target = Path(path).absolute()
+    require_fresh(target)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if target.exists():
+            target.rmdir()
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_fresh(path: Path) -> None:
+    """Raise OptionError unless a folder can be made there."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise OptionError(f"{printable(path)} exists and is not an empty folder; name a new one")

@@ -3,81 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from fullconv.data.mask import MaskReader
-from fullconv.data.pairs import ImageMaskPairs, Pair, listed, pair_by_stem, require_split
-from fullconv.data.sample import IMAGE, SEMANTIC
+from fullconv.data.pairs import Names, listed, pair_by_stem, pair_folders, prefix_of, require_split
+from fullconv.data.scenes import Scene
 from fullconv.errors import DataError
-from fullconv.labels import LabelSet
-from makers import CLASSES, make_folder, save, save_scene, scene
-
-LABELS = LabelSet.numbered(CLASSES)
-
-
-def some_pairs(root: Path, count: int = 5) -> ImageMaskPairs:
-    make_folder(root, "{kind}/{name}", {"train": count})
-    pairs = pair_by_stem(str(root), root / "images", root / "masks")
-    return ImageMaskPairs(str(root), "train", pairs, LABELS, MaskReader(CLASSES))
-
-
-def test_samples_are_the_files(tmp_path: Path) -> None:
-    dataset = some_pairs(tmp_path / "a folder, ünïcode")
-    assert len(dataset) == 5
-    assert dataset.names == ("0000", "0001", "0002", "0003", "0004")
-    assert dataset.channels == {IMAGE: 3}
-    assert dataset.labels == {SEMANTIC: LABELS}
-    for index in (0, 3, -1):
-        image, mask = scene(range(5)[index])
-        found = dataset[index]
-        np.testing.assert_array_equal(found.inputs[IMAGE], image)
-        np.testing.assert_array_equal(found.masks[SEMANTIC], mask)
-        assert found.name == dataset.names[index]
-        assert found.size == mask.shape
-
-
-def test_sizes_that_differ(tmp_path: Path) -> None:
-    dataset = some_pairs(tmp_path, 1)
-    save(dataset.pairs[0].mask, np.zeros((16, 12), np.uint8))
-    with pytest.raises(DataError) as caught:
-        dataset[0]
-    assert "0000.png: is 16 x 12 (H x W), its image" in str(caught.value)
-    assert str(caught.value).endswith(
-        "is 12 x 16; the sides are swapped: only one of the two says in its EXIF that it is rotated; save both upright"
-    )
-    save(dataset.pairs[0].mask, np.zeros((6, 8), np.uint8))
-    with pytest.raises(DataError, match=r"is 6 x 8 .* is 12 x 16; make a mask of the image's size"):
-        dataset[0]
-
-
-def test_fingerprint_is_of_names_sizes_and_labels(tmp_path: Path) -> None:
-    dataset = some_pairs(tmp_path / "a")
-    first = dataset.fingerprint()
-    assert len(first) == 64
-    shutil.copytree(tmp_path / "a", tmp_path / "b")  # with new modification times
-    pairs = pair_by_stem("b", tmp_path / "b" / "images", tmp_path / "b" / "masks")
-    copy = ImageMaskPairs("b", "train", pairs, LABELS, MaskReader(CLASSES))
-    assert copy.fingerprint() == first
-    others = [
-        ImageMaskPairs("b", "train", pairs[1:], LABELS, MaskReader(CLASSES)),
-        ImageMaskPairs("b", "train", pairs, LabelSet(("x", "y", "z")), MaskReader(CLASSES)),
-        ImageMaskPairs("b", "train", pairs, LABELS, MaskReader(CLASSES, {1: 255})),
-        ImageMaskPairs("b", "train", pairs, LABELS, MaskReader(CLASSES, colors={(1, 2, 3): 0})),
-        ImageMaskPairs("b", "train", [Pair("x", pairs[0].image, pairs[0].mask), *pairs[1:]], LABELS, copy.reader),
-    ]
-    with pairs[2].mask.open("ab") as stream:
-        stream.write(b"x")
-    digests = {first, copy.fingerprint(), *(other.fingerprint() for other in others)}
-    assert len(digests) == 2 + len(others)
-    pairs[0].image.unlink()
-    with pytest.raises(DataError, match=r"0000\.png: no such file; check the path"):
-        copy.fingerprint()
+from makers import save, save_scene
 
 
 def test_pairs_by_relative_stem(tmp_path: Path) -> None:
@@ -88,7 +23,73 @@ def test_pairs_by_relative_stem(tmp_path: Path) -> None:
         (tmp_path / ignored).touch()
     pairs = pair_by_stem("data", tmp_path / "images", tmp_path / "masks")
     assert [pair.name for pair in pairs] == ["a/0001", "b/0001", "c.d"]
-    assert pairs[0] == Pair("a/0001", tmp_path / "images/a/0001.JPG", tmp_path / "masks/a/0001.png")
+    assert pairs[0] == Scene.of("a/0001", tmp_path / "images/a/0001.JPG", tmp_path / "masks/a/0001.png")
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def files(scenes: tuple[Scene, ...], root: Path) -> dict[str, tuple[str, str]]:
+    return {s.name: (s.image.relative_to(root).as_posix(), s.mask.relative_to(root).as_posix()) for s in scenes}
+
+
+def test_names_that_end_in_what_they_are(tmp_path: Path) -> None:
+    touch(tmp_path, "i/a/1_sat.jpg", "i/2_sat.png", "i/3_mask.png", "i/4.jpg", "m/a/1_mask.png", "m/2_mask.png")
+    touch(tmp_path, "m/2.png", "m/5_sat.png")
+    found = pair_by_stem("data", tmp_path / "i", tmp_path / "m", Names("_sat", "_mask"))
+    assert files(found, tmp_path) == {
+        "2": ("i/2_sat.png", "m/2_mask.png"),
+        "a/1": ("i/a/1_sat.jpg", "m/a/1_mask.png"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "image", "mask"),
+    [
+        (Names(), "1.jpg", "1.png"),
+        (Names(), "1.JPEG", "1.tif"),
+        (Names("_sat", "_mask"), "1_sat.png", "1_mask.png"),
+        (Names("_sat"), "1_sat.png", "1.png"),
+        (Names(mask="_mask"), "1.png", "1_mask.png"),
+    ],
+)
+@pytest.mark.parametrize("second", [".", "../both"])
+def test_images_and_masks_in_one_folder(tmp_path: Path, names: Names, image: str, mask: str, second: str) -> None:
+    root = tmp_path / "both"
+    touch(root, image, mask, f"deep/{image}", f"deep/{mask}")
+    found = pair_by_stem("data", root, root / second, names)
+    assert [(s.name, s.image.name, s.mask.name) for s in found] == [("1", image, mask), ("deep/1", image, mask)]
+
+
+def test_one_folder_where_a_mask_is_missing(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg", "1.png", "3.png")
+    with pytest.raises(DataError, match=r"data: 1 images without mask \(2\) and 1 masks without image \(3\); masks"):
+        pair_by_stem("data", tmp_path, tmp_path)
+
+
+def test_several_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}/{tile}/1.png" for kind in ("i", "m") for tile in ("Tile 1", "x/Tile 2")))
+    pairs = [(tmp_path / "i" / tile, tmp_path / "m" / tile) for tile in ("x/Tile 2", "Tile 1")]
+    assert files(pair_folders("data", pairs), tmp_path) == {
+        "x/Tile 2/1": ("i/x/Tile 2/1.png", "m/x/Tile 2/1.png"),
+        "Tile 1/1": ("i/Tile 1/1.png", "m/Tile 1/1.png"),
+    }
+    assert [scene.name for scene in pair_folders("data", pairs[:1])] == ["1"]
+
+
+def test_names_from_several_folders_stay_below_where_they_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative folder, an absolute one, and one with dots; and one that holds the others."""
+    monkeypatch.chdir(tmp_path)
+    folders = [Path("a/x"), tmp_path / "b", Path("a/../c")]
+    assert [prefix_of(folder, folders) for folder in folders] == ["a/x/", "b/", "c/"]
+    folders = [Path("a"), Path("a/x")]
+    assert [prefix_of(folder, folders) for folder in folders] == ["", "x/"]
+    assert prefix_of(Path("../anywhere"), [Path("../anywhere")]) == ""
 
 
 def test_accents_stored_in_two_ways_pair(tmp_path: Path) -> None:
@@ -112,10 +113,14 @@ def test_what_does_not_pair_is_listed(tmp_path: Path) -> None:
 
 
 def test_one_name_twice(tmp_path: Path) -> None:
-    for suffix in ("jpg", "png"):
-        Image.new("RGB", (2, 2)).save(tmp_path / f"a.{suffix}")
-    with pytest.raises(DataError, match=r"^data: .*a\.jpg and a\.png share the name 'a'; rename or remove one$"):
-        pair_by_stem("data", tmp_path, tmp_path)
+    touch(tmp_path, "images/a.jpg", "images/a.png", "masks/a.png")
+    expected = r"^data: .*a\.jpg and a\.png share the name 'a'; rename or remove one$"
+    for folders in (("images", "masks"), ("masks", "images")):
+        with pytest.raises(DataError, match=expected):
+            pair_by_stem("data", *(tmp_path / folder for folder in folders))
+    touch(tmp_path, "images/a.tif")
+    with pytest.raises(DataError, match=r"^data: .*a\.png and a\.tif share the name 'a'"):  # both are masks
+        pair_by_stem("data", tmp_path / "images", tmp_path / "images")
 
 
 def test_no_pictures(tmp_path: Path) -> None:

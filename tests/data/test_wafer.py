@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fullconv.data import wafer
-from fullconv.data.sample import Dataset
+from fullconv.data.sample import Dataset, InputKind
 from fullconv.data.wafer import WAFER_LABELS, Wafer, generate, render
 from fullconv.data.wafer_patterns import PATTERNS, Field, Pattern
 from fullconv.errors import DataError, OptionError

@@ -80,6 +80,14 @@ def test_a_size_that_the_factor_does_not_divide_by_hand() -> None:
     assert resampled(np.array([[0, 1, 1, 0, V, V]], np.uint8), 3).tolist() == [[1, 1, 1, V, V, V]]
 
 
+@pytest.mark.parametrize("cells", [[[1, 2], [0, 0]], [[0, 2], [1, 1]]])
+def test_of_equals_the_lowest_label_wins(cells: list[list[int]]) -> None:
+    mask = np.kron(cells, np.ones((15, 15))).astype(np.uint8)
+    # Pixel (13, 12) lies 6/15 and 5/15 cells from its cell's centre: its label has 9/15 * 10/15 = 6/15, as below.
+    assert resampled(mask, 15)[13, 12] == 0
+    assert np.array_equal(resampled(mask, 15), by_loop(mask, 15))
+
+
 @given(st.lists(MASKS, min_size=1, max_size=3), st.integers(1, 5))
 def test_scores_equal_a_count_over_pixels(masks: list[np.ndarray], factor: int) -> None:
     right, true, predicted = ([0] * 3 for _ in range(3))

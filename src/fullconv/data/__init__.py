@@ -7,7 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fullconv.data import camvid, folder, voc, yamlfile
+from fullconv.data import (
+    ade20k,
+    camvid,
+    cityscapes,
+    context,
+    folder,
+    nyud,
+    sbd,
+    siftflow,
+    voc,
+    wafermaps,
+    yamlfile,
+)
 from fullconv.data.pairs import listed, require_split
 from fullconv.data.sample import Dataset
 from fullconv.data.wafer import LENGTHS, Wafer
@@ -28,14 +40,23 @@ class Layout(NamedTuple):
 # In order of recognition: the most particular first, the plain folder last.
 DATASETS: dict[str, Layout] = {
     "YAML file": Layout(yamlfile.recognise, yamlfile.splits, yamlfile.open_split),
+    "wafer maps": Layout(wafermaps.recognise, wafermaps.splits, wafermaps.open_split),
+    "SBD": Layout(sbd.recognise, sbd.splits, sbd.open_split),
+    "Pascal-Context": Layout(context.recognise, context.splits, context.open_split),
+    "NYUDv2": Layout(nyud.recognise, nyud.splits, nyud.open_split),
+    "SIFT Flow": Layout(siftflow.recognise, siftflow.splits, siftflow.open_split),
+    "Cityscapes": Layout(cityscapes.recognise, cityscapes.splits, cityscapes.open_split),
+    "ADE20K": Layout(ade20k.recognise, ade20k.splits, ade20k.open_split),
     "VOCdevkit": Layout(voc.recognise, voc.splits, voc.open_split),
     "CamVid": Layout(camvid.recognise, camvid.splits, camvid.open_split),
     "plain folder": Layout(folder.recognise, folder.splits, folder.open_split),
 }
 
+_OWN = ("YAML file", "plain folder")
+
 _EXPECTED = (
-    "{train,val,test}/{images,masks}, {images,masks}/{train,val,test}, {images,masks}, VOCdevkit/VOC20xx, "
-    "CamVid's train and trainannot, or a YAML file that says where images and masks are"
+    "{train,val,test}/{images,masks}, {images,masks}/{train,val,test}, {images,masks}, the published layout of "
+    f"{', '.join(name for name in DATASETS if name not in _OWN)}, or a YAML file that says where images and masks are"
 )
 
 
@@ -53,7 +74,7 @@ def open_dataset(source: str | Path, split: str) -> Dataset:
         require_split(WAFER, split, available_splits(WAFER))
         return Wafer(split)
     path = Path(source)
-    return _layout(path).open(str(source), path, split)
+    return DATASETS[_recognised(path)].open(str(source), path, split)
 
 
 def available_splits(source: str | Path) -> tuple[str, ...]:
@@ -65,18 +86,29 @@ def available_splits(source: str | Path) -> tuple[str, ...]:
     if source == WAFER:
         return tuple(LENGTHS)
     path = Path(source)
-    return _layout(path).splits(path)
+    return DATASETS[_recognised(path)].splits(path)
 
 
-def _layout(path: Path) -> Layout:
+def layout_name(source: str | Path) -> str:
+    """What `open_dataset` takes it for: a key of `DATASETS`, or ``"wafer"``.
+
+    Raises:
+        DataError: nothing there, or no known layout.
+    """
+    return WAFER if source == WAFER else _recognised(Path(source))
+
+
+def _recognised(path: Path) -> str:
     name = printable(path)
     if not path.exists():
         raise DataError(f"{name}: no such data set{_nearest(path)}")
-    for layout in DATASETS.values():
+    for kind, layout in DATASETS.items():
         if layout.recognise(path):
-            return layout
+            return kind
     if not path.is_dir():
-        raise DataError(f"{name}: is a file; a data set is a folder, a YAML file ending in .yaml, or {WAFER!r}")
+        raise DataError(
+            f"{name}: is a file; a data set is a folder, a YAML file ending in .yaml, wafer maps in .npz, or {WAFER!r}"
+        )
     found = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in path.iterdir())
     holds = f"holds {listed(found)}" if found else "is empty"
     raise DataError(f"{name}: {holds}; expected {_EXPECTED}")

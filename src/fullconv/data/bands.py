@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +47,14 @@ class BandsReader:
             DataError: a file that is no such raster, is damaged or too large, or lacks a band; one line.
             OptionError: a TIFF, where rasterio is not installed.
         """
-        with opened(path) as (_, head):
-            if format_of(head) == NUMPY:
+        kind = _format(path)
+        with opened(path):
+            if kind == NUMPY:
                 values = _mapped(path)
                 self._require(path, values.shape[2])
                 chosen = values[:, :, [band - 1 for band in self.bands]]
             else:
-                with _raster(path, head) as raster:
+                with _raster(path) as raster:
                     self._require(path, raster.count)
                     _check_size(path, (raster.height, raster.width), len(self.bands), np.dtype(raster.dtypes[0]))
                     chosen = np.moveaxis(raster.read(self.bands), 0, 2)
@@ -90,11 +92,12 @@ def bands_header(path: Path) -> BandsHeader:
         DataError: a file that is no raster.
         OptionError: a TIFF, where rasterio is not installed.
     """
-    with opened(path) as (_, head):
-        if format_of(head) == NUMPY:
+    kind = _format(path)
+    with opened(path):
+        if kind == NUMPY:
             values = _mapped(path)
             return BandsHeader(values.shape[2], values.shape[:2], values.dtype, ("",) * values.shape[2])
-        with _raster(path, head) as raster:
+        with _raster(path) as raster:
             names = tuple(name or "" for name in raster.descriptions)
             return BandsHeader(raster.count, (raster.height, raster.width), np.dtype(raster.dtypes[0]), names)
 
@@ -161,18 +164,23 @@ def _is_picture(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def _raster(path: Path, head: bytes) -> Iterator[DatasetReader]:
-    """The TIFF at `path` open in GDAL: that driver only, and no file beside it is looked at."""
-    if format_of(head) != "TIFF":
+def _format(path: Path) -> str:
+    """`NUMPY`, or "TIFF" where that can be read."""
+    with opened(path) as (_, head):
+        kind = format_of(head)
+    if kind not in (NUMPY, "TIFF"):
         raise DataError(f"{printable(path)}: is no TIFF; rasters of chosen bands are TIFF or .npy files")
-    try:
-        import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
-    except ImportError as error:
-        raise OptionError(
-            f"{printable(path)}: rasters of many bands need rasterio; pip install 'fullconv[geo]'"
-        ) from error
+    if kind == "TIFF" and find_spec("rasterio") is None:
+        raise OptionError(f"{printable(path)}: rasters of many bands need rasterio; pip install 'fullconv[geo]'")
+    return kind
+
+
+@contextmanager
+def _raster(path: Path) -> Iterator[DatasetReader]:
+    """The TIFF at `path` open in GDAL: that driver only, and no file beside it is looked at."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
     # Where on earth a scene lies does not matter here. A filter as in `fullconv.data.image`: threads read.
     if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
         warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)

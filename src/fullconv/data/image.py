@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,7 +45,7 @@ _FOREIGN = {b"GIF8": "a GIF", b"\0\0\0\x0cjP": "a JPEG 2000", b"%!PS": "PostScri
 WIDE_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
 """Pillow's modes of more than 16 bits a value, in words: neither images nor masks can be read from them."""
 
-_UPRIGHT = {
+_UPRIGHT: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -242,6 +242,24 @@ def upright(picture: Image.Image) -> Image.Image:
     """The decoded picture, rotated and mirrored as its EXIF orientation says; the given one is not changed."""
     method = _UPRIGHT.get(_orientation(picture))
     return picture if method is None else picture.transpose(method)
+
+
+def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """An array of (H, W, ...) turned upright, as `upright` turns a picture of this EXIF orientation.
+
+    >>> turned(np.array([[1, 2, 3]]), 6).tolist()
+    [[1], [2], [3]]
+    """
+    changes: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: a[::-1].swapaxes(0, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: a[:, ::-1].swapaxes(0, 1),
+    }
+    return changes[orientation](values) if orientation in changes else values
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -1,6 +1,6 @@
 """The upper bound on mean IU at a stride: truth, down- and up-sampled by it, scored against itself.
 
-Source: Long et al. 2015, section 5; figures in reference 8.5. How the paper samples is not stated. Of 18 ways, on 180
+Source: Long et al. 2015; figures in reference 8.5. How the paper samples is not stated. Of 19 ways, on 180
 images of VOC2012 (train and val), this one came closest to its numbers over all factors:
 
 | factor | 128 | 64 | 32 | 16 | 8 | 4 | mean difference |

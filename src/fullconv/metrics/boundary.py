@@ -1,6 +1,6 @@
 """Boundary F: how well predicted class boundaries lie on the true ones.
 
-Source: Csurka, Larlus and Perronnin 2013, "What is a good evaluation measure for semantic segmentation?", section 3.
+Source: Csurka, Larlus and Perronnin 2013, "What is a good evaluation measure for semantic segmentation?".
 """
 
 from __future__ import annotations

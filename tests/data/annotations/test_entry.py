@@ -73,7 +73,7 @@ def test_points() -> None:
 
 def test_labels() -> None:
     assert entry(" a b ").label() == "a b"
-    assert refusal(entry("a\nb").label).endswith("is 'a\\\\nb', expected a class name of one line" + FIX)
+    assert refusal(entry("a\nb").label).endswith("is 'a\\nb', expected a class name of one line" + FIX)
     assert refusal(entry("a\u2028b").label).endswith("expected a class name of one line" + FIX)
     assert refusal(entry(7).label).endswith(" is 7, expected text" + FIX)
 

@@ -115,6 +115,8 @@ def picture_size(path: Path) -> tuple[int, int]:
         picture = _PLUGINS[kind](stream)
         height, width = picture.height, picture.width
         check_pixels(printable(path), (height, width), MAX_PIXELS)
+        if kind == "TIFF":  # Pillow turns these by itself, and gives the size after that
+            return height, width
         try:
             turned = picture.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
         except Exception:  # damaged in any way, EXIF counts as none

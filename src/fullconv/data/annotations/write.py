@@ -146,6 +146,8 @@ def write(
             pixels += counts
             occurrences += counts > 0
             write_mask((place / "masks" / name).with_suffix(".png"), mask, labels)
+        if progress is not None:
+            progress(len(images), len(images))
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in labels.names), "utf-8")
     notes = [f"{thin} shapes cover no pixel: too thin, outside of their images, or degenerate"] if thin else []
     return Imported(

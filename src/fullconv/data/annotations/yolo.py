@@ -106,9 +106,7 @@ def _shapes(path: Path, names: list[str], boxes: bool) -> tuple[Shape, ...]:
             raise DataError(f"{where}: {printable(line)[:60]!r} is not numbers; export it again") from error
         label, points = values[0], values[1:]
         if label not in range(len(names)):
-            raise DataError(
-                f"{where}: class {words[0][:20]} has no name; {printable(path.name)} needs 0..{len(names) - 1}"
-            )
+            raise DataError(f"{where}: class {words[0][:20]} has no name; there are names for 0..{len(names) - 1}")
         if not (np.abs(points) <= 2).all():  # a little beyond the image is usual, pixels are not; nan is neither
             raise DataError(f"{where}: coordinates are not of 0..1, image widths and heights; export it again")
         if len(points) == 4:

@@ -72,9 +72,7 @@ class Coding:
     from_one: frozenset[str] = frozenset()
 
 
-def find_coding(
-    masks: Sequence[tuple[str, MaskFacts]], reader: MaskReader, labels: LabelSet | None
-) -> Coding:
+def find_coding(masks: Sequence[tuple[str, MaskFacts]], reader: MaskReader, labels: LabelSet | None) -> Coding:
     """The coding of a task from all its masks.
 
     Args:
@@ -84,21 +82,15 @@ def find_coding(
     """
     numbered = [(split, facts) for split, facts in masks if facts.problem is None and not _is_coloured(facts)]
     coloured = [facts for _, facts in masks if facts.problem is None and _is_coloured(facts)]
-    binary = threshold = False
-    if labels is None:
-        present = _solid_values([facts for _, facts in numbered])
-        two = set(present) <= {0, VOID} and VOID in present
-        threshold = not two and _is_thresholded([facts for _, facts in numbered])
-        binary = two or threshold
-        if numbered:
-            below = [value for value in present if value < VOID]
-            count = 2 if binary else min(max(below, default=0) + 1, VOID)
-            labels = LabelSet(("background", "foreground")) if binary else LabelSet.numbered(count)
-            reader = MaskReader(len(labels))
-        declared = False
-    else:
-        declared = True
-        binary = len(labels) == 2 and not reader.label_mapping and _only_0_and_255([facts for _, facts in numbered])
+    numbers = [facts for _, facts in numbered]
+    declared = labels is not None
+    two = labels is None or (len(labels) == 2 and not reader.label_mapping)
+    threshold = two and _is_thresholded(numbers)
+    binary = threshold or (two and _only_0_and_255(numbers))
+    if labels is None and numbered:
+        below = [value for value in _solid_values(numbers) if value < VOID]
+        numbered_labels = LabelSet.numbered(min(max(below, default=0) + 1, VOID))
+        labels = LabelSet(("background", "foreground")) if binary else numbered_labels
     table, recovered = _colour_table(coloured, [facts for _, facts in numbered], reader, labels)
     if labels is None:
         labels = LabelSet(*_named_by_colour(table)) if table else LabelSet.numbered(1)
@@ -109,7 +101,11 @@ def find_coding(
     if binary:
         reader = MaskReader(len(labels), {0: 0, VOID: 1})
     coding = Coding(labels, reader, declared, table, recovered, threshold, binary)
-    return replace(coding, from_one=_splits_from_one(numbered, coding))
+    coding = replace(coding, from_one=_splits_from_one(numbered, coding))
+    if not declared and coding.from_one and coding.from_one == {split for split, _ in numbered}:
+        fewer = LabelSet.numbered(len(labels) - 1)
+        coding = replace(coding, labels=fewer, reader=MaskReader(len(fewer)))
+    return coding
 
 
 def verdict(facts: MaskFacts, coding: Coding, split: str) -> str:
@@ -121,8 +117,7 @@ def verdict(facts: MaskFacts, coding: Coding, split: str) -> str:
     if facts.coloured:
         if facts.grey and not coding.reader.colors:
             return GREY_RGB
-        strange = ~np.isin(facts.values, list(coding.colours))
-        if strange.any():
+        if not known(facts, coding).all():
             return SOFT
         return COLOURED if coding.recovered else OK
     if coding.threshold:
@@ -131,7 +126,7 @@ def verdict(facts: MaskFacts, coding: Coding, split: str) -> str:
         return BINARY if VOID in facts.values else OK
     if split in coding.from_one:
         return FROM_ONE
-    strange = ~_known(facts, coding)
+    strange = ~known(facts, coding)
     if not strange.any():
         return OK
     if strange.sum() >= _SOFT_VALUES and facts.flat[strange].sum() < _SOLID * facts.counts[strange].sum():
@@ -152,19 +147,15 @@ def mended(raw: RawMask, coding: Coding, split: str) -> Array:
     facts = counted(raw)
     found = verdict(replace(facts, lossy=False), coding, split)
     if facts.coloured:
-        return _from_colours(raw.values, facts, coding, soft=raw.lossy or found == SOFT)
+        return _from_colours(raw.values, coding, shades_too=raw.lossy)
     if coding.threshold:
         return (raw.values > 127).astype(np.uint8)
     if found == FROM_ONE:
         return np.where((raw.values == 0) | (raw.values == VOID), VOID, raw.values - 1).astype(np.uint8)
     if raw.lossy or found == SOFT:
-        solid = _known(facts, coding) & (facts.flat >= _SOLID * facts.counts)
-        table = np.zeros(65536, np.bool_)
-        table[facts.values[solid]] = True
-        return _grown(coding.reader, raw, ~table[raw.values])
-    known = np.zeros(65536, np.bool_)
-    known[facts.values[_known(facts, coding)]] = True
-    strange = ~known[raw.values]
+        solid = known(facts, coding) & (facts.flat >= _SOLID * facts.counts)
+        return _grown(coding.reader, raw, ~_lookup(facts.values[solid])[raw.values])
+    strange = ~_lookup(facts.values[known(facts, coding)])[raw.values]
     result = coding.reader.labels("mask", replace(raw, values=np.where(strange, VOID, raw.values), palette=None))
     result[strange] = VOID
     return result
@@ -211,9 +202,7 @@ def _summed(masks: Sequence[MaskFacts]) -> tuple[dict[int, int], dict[int, int]]
     counts: dict[int, int] = {}
     flat: dict[int, int] = {}
     for facts in masks:
-        for value, count, inside in zip(
-            facts.values.tolist(), facts.counts.tolist(), facts.flat.tolist(), strict=True
-        ):
+        for value, count, inside in zip(facts.values.tolist(), facts.counts.tolist(), facts.flat.tolist(), strict=True):
             counts[value] = counts.get(value, 0) + count
             flat[value] = flat.get(value, 0) + inside
     return counts, flat
@@ -221,7 +210,7 @@ def _summed(masks: Sequence[MaskFacts]) -> tuple[dict[int, int], dict[int, int]]
 
 def _solid_values(masks: Sequence[MaskFacts]) -> list[int]:
     """The numbers that masks of numbers hold, soft edges left out where there are any."""
-    counts, flat = _summed([replace(f, values=f.values & 255) if f.coloured else f for f in masks])
+    counts, flat = _summed([replace(f, values=f.values & np.uint32(255)) if f.coloured else f for f in masks])
     few = len(counts) <= 64
     return sorted(v for v in counts if few or flat[v] >= _SOLID * counts[v])
 
@@ -242,7 +231,12 @@ def _only_0_and_255(masks: Sequence[MaskFacts]) -> bool:
     return bool(values) and values <= {0, VOID} and VOID in values
 
 
-def _known(facts: MaskFacts, coding: Coding) -> NDArray[np.bool_]:
+def known(facts: MaskFacts, coding: Coding) -> NDArray[np.bool_]:
+    """(n,): which of a mask's values or colours are classes or void."""
+    if facts.coloured and not (facts.grey and not coding.reader.colors):
+        return np.isin(facts.values, list(coding.colours))
+    if coding.threshold:
+        return np.isin(facts.values, (0, VOID))
     return _classes(facts.values.astype(np.int64), coding, unknown=-1) >= 0
 
 
@@ -250,9 +244,8 @@ def _classes(values: NDArray[np.int64], coding: Coding, unknown: int = VOID) -> 
     """The classes of numbers, by the reader's mapping."""
     mapping = coding.reader.label_mapping or {}
     count = len(coding.labels)
-    return np.array(
-        [mapping.get(v, v if v < count or v == VOID else unknown) for v in values.tolist()], np.int64
-    ).reshape(values.shape)
+    classes = [mapping.get(v, v if v < count or v == VOID else unknown) for v in values.tolist()]
+    return np.array(classes, np.int64).reshape(values.shape)
 
 
 def _counts_from_one(facts: MaskFacts, count: int) -> bool:
@@ -290,11 +283,13 @@ def _colour_table(
     if labels is not None:
         candidates.append({_number(colour): number for number, colour in enumerate(labels.colours)})
     candidates.append({_number(voc_colour(number)): number for number in range(21)})
-    for table in candidates:
-        table = {**table, _number(voc_colour(VOID)): VOID} if table else table
-        if table and sum(colour in table for colour in found) >= 0.9 * len(found):
+    for candidate in filter(None, candidates):
+        table = {**candidate, _number(voc_colour(VOID)): VOID}
+        if sum(colour in table for colour in found) >= 0.9 * len(found):
             return {colour: table.get(colour, VOID) for colour in {*found, *table}}, True
-    # Black is background where it occurs; the others by frequency.
+    # Black is background where it occurs, or void where it is one too many; the others by frequency.
+    if labels is not None and len(found) == len(labels) + 1 and 0 in found:
+        return {0: VOID} | {colour: number for number, colour in enumerate(c for c in found if c)}, True
     ordered = sorted(found, key=lambda colour: colour != 0)
     return {colour: number for number, colour in enumerate(ordered)}, True
 
@@ -307,7 +302,8 @@ def _named_by_colour(table: Mapping[int, int]) -> tuple[tuple[str, ...], tuple[C
     return tuple(f"#{_number(colour):06x}" for colour in colours), colours
 
 
-def _from_colours(rgb: Array, facts: MaskFacts, coding: Coding, soft: bool) -> Array:
+def _from_colours(rgb: Array, coding: Coding, shades_too: bool) -> Array:
+    """Classes by colour; where `shades_too`, a colour near to a class's is that class."""
     numbers = packed(rgb)
     known = np.array(sorted(coding.colours), np.uint32)
     if not len(known):
@@ -317,16 +313,27 @@ def _from_colours(rgb: Array, facts: MaskFacts, coding: Coding, soft: bool) -> A
     classes = np.array([coding.colours[int(colour)] for colour in known], np.uint8)[place]
     if not strange.any():
         return classes
-    if soft:
-        # A shade of a class's colour is that class; what is left lies between two and takes the nearest pixel's.
+    if shades_too:  # what is left lies between two classes, and takes the nearest pixel's
         palette = np.stack([known >> 16, known >> 8 & 255, known & 255], 1).astype(np.int16)
-        for value in np.unique(numbers[strange]).tolist():
-            gaps = np.abs(palette - np.array(unpacked(value), np.int16)).max(1)
-            if facts.lossy and gaps.min() <= _NEAR:
-                where = numbers == value
-                classes[where] = coding.colours[int(known[gaps.argmin()])]
-                strange[where] = False
+        values, where = np.unique(numbers[strange], return_inverse=True)
+        nearest = np.zeros(len(values), np.intp)
+        gaps = np.full(len(values), 256, np.int16)
+        shades = np.stack([values >> 16, values >> 8 & 255, values & 255], 1).astype(np.int16)
+        for index, colour in enumerate(palette):
+            gap = np.abs(shades - colour).max(1)
+            nearest[gap < gaps], gaps = index, np.minimum(gap, gaps)
+        shade = (gaps <= _NEAR)[where]
+        rows, columns = (axis[shade] for axis in np.nonzero(strange))
+        classes[rows, columns] = np.array([coding.colours[int(c)] for c in known], np.uint8)[nearest[where[shade]]]
+        strange[rows, columns] = False
     return _filled(classes, strange)
+
+
+def _lookup(values: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """(65536,): whether a number is one of these."""
+    table = np.zeros(65536, np.bool_)
+    table[values] = True
+    return table
 
 
 def _grown(reader: MaskReader, raw: RawMask, strange: NDArray[np.bool_]) -> Array:

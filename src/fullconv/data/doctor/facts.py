@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ class MaskFacts:
     grey: bool = False
     lossy: bool = False
     turned: bool = False
-    values: NDArray[np.uint32] = np.empty(0, np.uint32)
-    counts: NDArray[np.int64] = np.empty(0, np.int64)
-    flat: NDArray[np.int64] = np.empty(0, np.int64)
+    values: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    flat: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     pixels: int = 0
     palette: Array | None = None
 
@@ -149,4 +149,5 @@ def _grey(values: Values) -> Array:
         return np.asarray(Image.fromarray(values).convert("L"))
     mean = values.mean(2, dtype=np.float32)
     low, high = float(mean.min()), float(mean.max())
-    return ((mean - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    stretched: Array = ((mean - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return stretched

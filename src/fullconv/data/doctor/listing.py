@@ -102,8 +102,9 @@ def _list_folders(
         scenes = found.scenes.setdefault(split, [])
         for images, masks in pairs:
             prefix = prefix_of(images, [each for each, _ in pairs])
+            double: list[ImageFile] = []
             found.ignored += [Place(split, path.name, path) for path in _unread(images)]
-            pictures, labelled = images_and_masks(found.source, images, masks, names, doubles=(double := []))
+            pictures, labelled = images_and_masks(found.source, images, masks, names, double)
             found.doubles += [Place(split, prefix + file.name, file.path) for file in double]
             for key, file in sorted(pictures.items()):
                 if key in labelled:
@@ -128,7 +129,9 @@ def _list_folders(
 
 
 def _list_opened(found: Listing) -> None:
-    for split in available_splits(found.source):
+    every = available_splits(found.source)
+    # Other lists, such as trainval, are made of these.
+    for split in [split for split in every if split in folder.SPLITS] or every:
         try:
             dataset = open_dataset(found.source, split)
         except DataError as error:

@@ -32,13 +32,15 @@ _BLOCK = 64
 
 Thumb = NDArray[np.uint8]
 
+COPY = "a copy"
+
 TURNS: tuple[tuple[str, Callable[[Thumb], Thumb]], ...] = (
-    ("a copy", lambda a: a),
+    (COPY, lambda a: a),
     ("mirrored left to right", lambda a: a[:, ::-1]),
     ("mirrored top to bottom", lambda a: a[::-1]),
     ("turned by 180 degrees", lambda a: a[::-1, ::-1]),
     ("mirrored along a diagonal", lambda a: a.T),
-    ("turned by 90 degrees", lambda a: np.rot90(a)),
+    ("turned by 90 degrees", np.rot90),
     ("turned by 270 degrees", lambda a: np.rot90(a, 3)),
     ("mirrored along a diagonal", lambda a: a[::-1, ::-1].T),
 )

@@ -1,0 +1,266 @@
+"""From the facts of all files to findings."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from fullconv.data.doctor import coding as code
+from fullconv.data.doctor.coding import Coding, class_counts, verdict
+from fullconv.data.doctor.diagnosis import Diagnosis, Looked
+from fullconv.data.doctor.facts import ImageFacts, MaskFacts
+from fullconv.data.doctor.findings import Finding, by_severity
+from fullconv.data.doctor.listing import Place
+from fullconv.data.doctor.similar import COPY, resemblances
+from fullconv.data.mask import unpacked
+from fullconv.errors import printable
+from fullconv.labels import VOID
+
+ALMOST_EMPTY = 1e-4
+"""Share of all counted pixels below which a class is almost empty."""
+
+MOSTLY_VOID = 0.98
+
+
+def all_findings(found: Diagnosis) -> list[Finding]:
+    """What is wrong with an examined data set, errors first."""
+    return by_severity([*_of_files(found), *_of_masks(found), *_of_classes(found), *_of_images(found)])
+
+
+def fix_command(source: str) -> str:
+    """What repairs a data set."""
+    return f"fullconv doctor {shlex.quote(printable(source))} --fix FIXED"
+
+
+def _name(split: str, name: str) -> str:
+    return f"{split}/{name}"
+
+
+def _names(places: Sequence[Place]) -> tuple[str, ...]:
+    return tuple(_name(place.split, place.path.name) for place in places)
+
+
+def _of_files(found: Diagnosis) -> Iterator[Finding]:
+    """What the listing and the readers say."""
+    listing, fix = found.listing, {"fix": fix_command(found.listing.source)}
+    for kind, places in (
+        ("image without mask", listing.lonely_images),
+        ("mask without image", listing.lonely_masks),
+        ("one name twice", listing.doubles),
+        ("not read", listing.ignored),
+    ):
+        if places:
+            yield Finding(kind, _names(places), fix)
+    if listing.unusable:
+        yield Finding("cannot be listed", tuple(listing.unusable))
+    unreadable = [
+        (_name(each.split, each.scene.name), facts.problem)
+        for each in found.looked
+        for facts in each.images.values()
+        if facts.problem is not None
+    ]
+    if unreadable:
+        yield Finding("unreadable image", tuple(n for n, _ in unreadable), fix, tuple(p for _, p in unreadable))
+    other: list[tuple[str, str]] = []
+    swapped: list[tuple[str, str]] = []
+    for each in found.looked:
+        image = next(iter(each.images.values()), None)
+        for facts in each.masks.values():
+            if image is None or image.problem is not None or facts.problem is not None or facts.size == image.size:
+                continue
+            text = f"{facts.size[0]} x {facts.size[1]}, its image {image.size[0]} x {image.size[1]} (H x W)"
+            (swapped if facts.size == image.size[::-1] else other).append((_name(each.split, each.scene.name), text))
+    for kind, wrong in (("other size", other), ("sides swapped", swapped)):
+        if wrong:
+            yield Finding(kind, tuple(n for n, _ in wrong), fix, tuple(f"{n}: {text}" for n, text in wrong))
+
+
+def _of_masks(found: Diagnosis) -> Iterator[Finding]:
+    """What the masks' values say."""
+    for task, coding in found.codings.items():
+        suffix = "" if len(found.codings) == 1 else f" ({task})"
+        groups: dict[str, list[Looked]] = {}
+        for each in found.looked:
+            groups.setdefault(verdict(each.masks[task], coding, each.split), []).append(each)
+        groups.pop(code.OK, None)
+        if code.BINARY in groups and coding.threshold:  # those without an edge are of one kind with those that have
+            groups.setdefault(code.SOFT, []).extend(groups.pop(code.BINARY))
+        for kind, scenes in groups.items():
+            names = tuple(_name(each.split, each.scene.name) + suffix for each in scenes)
+            facts = [each.masks[task] for each in scenes]
+            details = tuple(_detail(name, f, kind, coding) for name, f in zip(names[:10], facts, strict=False))
+            yield Finding(kind, names, _facts_of(kind, facts, coding, found.listing.source), details)
+        if disagree := _palettes_that_disagree(found, task):
+            yield Finding(code.PALETTES, disagree)
+
+
+def _detail(name: str, facts: MaskFacts, kind: str, coding: Coding) -> str:
+    if facts.problem is not None:
+        return facts.problem
+    if kind in (code.OUTSIDE, code.FROM_ONE) and not facts.coloured:
+        values = ", ".join(map(str, facts.values[:12].tolist())) + (", ..." if len(facts.values) > 12 else "")
+        return f"{name}: holds {values}; classes are 0..{len(coding.labels) - 1} and {VOID} = void"
+    if kind == code.SOFT:
+        return f"{name}: {_strange_share([facts], coding)} of its pixels"
+    return ""
+
+
+def _facts_of(kind: str, masks: Sequence[MaskFacts], coding: Coding, source: str) -> dict[str, str]:
+    """What the kind's texts leave open."""
+    facts = {"fix": fix_command(source)}
+    if kind == code.OUTSIDE:
+        strange = Counter[int]()
+        for each in masks:
+            for value in each.values[~code.known(each, coding)].tolist():
+                strange[value] += 1
+        facts["value"] = str(strange.most_common(1)[0][0])
+    elif kind == code.COLOURED:
+        names = dict(enumerate(coding.labels.names)) | {VOID: "void"}
+        own = sorted((number, colour) for colour, number in coding.colours.items() if _occurs(colour, masks))
+        text = ", ".join(f"{_yaml(names[number])}: {list(unpacked(colour))}" for number, colour in own)
+        facts["colors"] = f"colors: {{{text}}}"
+    elif kind == code.SOFT:
+        facts["share"] = _strange_share(masks, coding)
+        facts["yaml"] = f"in a YAML file: {code.threshold_text()}; " if coding.threshold else ""
+    elif kind == code.FROM_ONE:
+        pairs = ", ".join(f"{number + 1}: {number}" for number in range(len(coding.labels)))
+        facts["mapping"] = f"label_mapping: {{0: 255, {pairs}}}"
+    return facts
+
+
+def _yaml(name: str) -> str:
+    return name if name.replace(" ", "").isalnum() else f'"{printable(name)}"'
+
+
+def _occurs(colour: int, masks: Sequence[MaskFacts]) -> bool:
+    return any(colour in facts.values for facts in masks)
+
+
+def _strange_share(masks: Sequence[MaskFacts], coding: Coding) -> str:
+    """The share of pixels that hold the number or colour of no class."""
+    strange = sum(facts.pixels - int(facts.counts[code.known(facts, coding)].sum()) for facts in masks)
+    return f"{100 * strange / max(sum(facts.pixels for facts in masks), 1):.2g} %"
+
+
+def _palettes_that_disagree(found: Diagnosis, task: str) -> tuple[str, ...]:
+    """Palette masks in which a number that they hold has another colour than in the first ones."""
+    colours: dict[int, tuple[int, ...]] = {}
+    wrong = []
+    for each in found.looked:
+        facts = each.masks[task]
+        if facts.palette is None:
+            continue
+        own = {int(v): tuple(c) for v, c in zip(facts.values, facts.palette.tolist(), strict=True)}
+        if any(colours.setdefault(value, colour) != colour for value, colour in own.items()):
+            wrong.append(_name(each.split, each.scene.name))
+    return tuple(wrong)
+
+
+def _of_classes(found: Diagnosis) -> Iterator[Finding]:
+    """What the classes' pixels say."""
+    for task, coding in found.codings.items():
+        counts = found.counts(task)
+        names, every = coding.labels.names, len(coding.labels)
+        pixels = {split: rows.sum(0)[:every] for split, rows in counts.items() if len(rows)}
+        if not pixels or found.fast:
+            continue
+        total = np.sum(list(pixels.values()), axis=0)
+        if every == 1 or (total > 0).sum() == 1:
+            yield Finding("one class only", (names[int(total.argmax())],))
+            continue
+        absent = {split: [names[k] for k in np.flatnonzero(own == 0)] for split, own in pixels.items()}
+        if any(absent.values()):
+            yield Finding(
+                "class missing",
+                tuple(f"{split}: {name}" for split, missing in absent.items() for name in missing),
+            )
+        rare = np.flatnonzero((total > 0) & (total < ALMOST_EMPTY * total.sum()))
+        if len(rare):
+            weights = found.weights(task)
+            text = ", ".join(f"{_yaml(names[k])} {weights[k]:.3g}" for k in rare if not np.isnan(weights[k]))
+            yield Finding("class almost empty", tuple(names[k] for k in rare), {"weights": text or "see the table"})
+        void = [
+            _name(each.split, each.scene.name)
+            for each in found.looked
+            if _void_share(each.masks[task], coding, each.split) > MOSTLY_VOID
+        ]
+        if void:
+            yield Finding("mostly void", tuple(void))
+
+
+def _void_share(facts: MaskFacts, coding: Coding, split: str) -> float:
+    if facts.problem is not None or verdict(facts, coding, split) != code.OK:
+        return 0.0
+    return float(class_counts(facts, coding, split)[VOID]) / facts.pixels
+
+
+def _of_images(found: Diagnosis) -> Iterator[Finding]:
+    """What the images say, each and beside each other."""
+    first = next(iter(found.listing.inputs), None)
+    seen = [each for each in found.looked if first in each.images and each.images[first].problem is None]
+    facts = [each.images[first] for each in seen if first is not None]
+    if not facts:
+        return
+    fix = {"fix": fix_command(found.listing.source)}
+    kinds = Counter(each.kind for each in facts)
+    most = kinds.most_common(1)[0][0]
+    others = [(each, own) for each, own in zip(seen, facts, strict=True) if own.kind != most]
+    if others:
+        names = tuple(_name(each.split, each.scene.name) for each, _ in others)
+        details = tuple(f"{name}: {own.kind}" for name, (_, own) in zip(names, others, strict=True))
+        yield Finding("kinds differ", names, {**fix, "most": most}, details)
+    constant = tuple(_name(e.split, e.scene.name) for e, own in zip(seen, facts, strict=True) if own.constant)
+    if constant:
+        yield Finding("constant image", constant)
+    yield from _of_copies(found, seen, facts, fix)
+
+
+def _of_copies(
+    found: Diagnosis, seen: Sequence[Looked], facts: Sequence[ImageFacts], fix: dict[str, str]
+) -> Iterator[Finding]:
+    """Equal and similar images; a finding names the one in the split that comes first."""
+    task = next(iter(found.codings))
+    where: dict[bytes, list[int]] = {}
+    for index, own in enumerate(facts):
+        where.setdefault(own.digest, []).append(index)
+    names = [_name(each.split, each.scene.name) for each in seen]
+    copies = [(group[0], index) for group in where.values() for index in group[1:]]
+    equal = [(a, b) for a, b in copies if seen[a].split != seen[b].split]
+    contradict = [(a, b) for a, b in copies if not _same_mask(seen[a].masks[task], seen[b].masks[task])]
+    if equal:
+        yield _pairs("same image across splits", equal, names, fix)
+    if contradict:
+        yield _pairs("same image, other mask", contradict, names, {})
+    similar = {(a, b): how for a, b, how in _alike(found, seen, facts) if facts[a].digest != facts[b].digest}
+    if near := [pair for pair, how in similar.items() if how == COPY]:
+        yield _pairs("similar image across splits", near, names, fix)
+    if turned := [pair for pair, how in similar.items() if how != COPY]:
+        yield _pairs("augmented copy across splits", turned, names, fix, similar)
+
+
+def _alike(found: Diagnosis, seen: Sequence[Looked], facts: Sequence[ImageFacts]) -> Iterator[tuple[int, int, str]]:
+    """Images of two splits that look alike, and how."""
+    for one, other in combinations(found.listing.scenes, 2):
+        ours = [i for i, each in enumerate(seen) if each.split == one and not facts[i].constant]
+        theirs = [i for i, each in enumerate(seen) if each.split == other and not facts[i].constant]
+        for same in resemblances([facts[i].look for i in ours], [facts[i].look for i in theirs]):
+            yield ours[same.first], theirs[same.second], same.how
+
+
+def _same_mask(a: MaskFacts, b: MaskFacts) -> bool:
+    return np.array_equal(a.values, b.values) and np.array_equal(a.counts, b.counts)
+
+
+def _pairs(
+    kind: str,
+    pairs: Sequence[tuple[int, int]],
+    names: Sequence[str],
+    facts: dict[str, str],
+    hows: Mapping[tuple[int, int], str] | None = None,
+) -> Finding:
+    details = [f"{names[a]} and {names[b]}" + (f" ({hows[a, b]})" if hows else "") for a, b in pairs]
+    return Finding(kind, tuple(dict.fromkeys(names[a] for a, _ in pairs)), facts, tuple(details))

@@ -1,0 +1,96 @@
+"""The examination of a data set: every file looked at once, in threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from fullconv.data.doctor.checks import all_findings
+from fullconv.data.doctor.coding import Coding, find_coding
+from fullconv.data.doctor.diagnosis import Diagnosis, Looked
+from fullconv.data.doctor.facts import image_facts, mask_facts
+from fullconv.data.doctor.listing import list_files
+from fullconv.data.mask import MaskReader
+from fullconv.data.scenes import Scene
+
+Progress = Callable[[int, int], None]
+"""Called with (scenes done, scenes in all)."""
+
+AHEAD = 64
+"""Scenes begun before the oldest is done, for each thread: results are small, waiting ones cost nothing."""
+
+FAST_SCENES = 64
+"""Scenes of a split whose masks the fast part looks at."""
+
+
+def examine(
+    source: str | Path,
+    *,
+    fast: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Examine a data set.
+
+    Args:
+        source: what `open_dataset` takes.
+        fast: look at a sample of the masks and at no image: seconds for any data set.
+        threads: default: the number of processors.
+        progress: called after every scene, in the calling thread.
+
+    Raises:
+        DataError: nothing there, no known layout, or a description that cannot be read.
+    """
+    listing = list_files(source)
+    found = Diagnosis(listing, fast=fast)
+    chosen = [
+        (split, scene) for split, scenes in listing.scenes.items() for scene in (_some(scenes) if fast else scenes)
+    ]
+
+    def look(item: tuple[str, Scene]) -> Looked:
+        split, scene = item
+        images = {} if fast else {n: image_facts(scene.images[n], each) for n, each in listing.inputs.items()}
+        masks = {name: mask_facts(scene.masks[name], task) for name, task in listing.tasks.items()}
+        return Looked(split, scene, images, masks)
+
+    for done, each in enumerate(_in_threads(look, chosen, threads or os.cpu_count() or 1), 1):
+        found.looked.append(each)
+        if progress is not None:
+            progress(done, len(chosen))
+    for task, given in listing.tasks.items():
+        facts = [(each.split, each.masks[task]) for each in found.looked]
+        if isinstance(given.reader, MaskReader):
+            found.codings[task] = find_coding(facts, given.reader, listing.declared)
+        else:
+            found.codings[task] = Coding(given.labels, MaskReader(len(given.labels)), declared=True, colours={})
+    found.findings = all_findings(found)
+    return found
+
+
+def _some(scenes: Sequence[Scene]) -> list[Scene]:
+    """A sample, evenly spread: the first and last among them."""
+    if len(scenes) <= FAST_SCENES:
+        return list(scenes)
+    return [scenes[i] for i in np.unique(np.linspace(0, len(scenes) - 1, FAST_SCENES).astype(int))]
+
+
+def _in_threads(
+    look: Callable[[tuple[str, Scene]], Looked], items: Sequence[tuple[str, Scene]], threads: int
+) -> Iterator[Looked]:
+    """In order, a bounded number ahead; an interrupt does not wait for the rest."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(look, item) for item in items[: AHEAD * threads])
+        try:
+            for item in items[AHEAD * threads :]:
+                yield waiting.popleft().result()
+                waiting.append(pool.submit(look, item))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

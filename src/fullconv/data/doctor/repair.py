@@ -1,0 +1,191 @@
+"""A repaired copy of a data set: a plain folder, with a report of what was changed and what could not be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fullconv.data.doctor import coding as code
+from fullconv.data.doctor.coding import mended, verdict
+from fullconv.data.doctor.diagnosis import Diagnosis, Looked
+from fullconv.data.doctor.findings import KINDS, LEAKS
+from fullconv.data.image import read_image, turned
+from fullconv.data.mask import MaskReader, read_raw, write_mask
+from fullconv.data.sample import Array
+from fullconv.errors import DataError, OptionError, printable
+from fullconv.files import atomic, fresh_folder
+
+Progress = Callable[[int, int], None]
+
+REPORT = "changes.json"
+
+
+@dataclass
+class Repaired:
+    """What became of a data set.
+
+    Attributes:
+        path: of the repaired copy.
+        written: scenes.
+        changed: what was done -> the names of the scenes it was done to.
+        dropped: why -> the names of the scenes that are not in the copy.
+        left: findings that no program can mend, as in the report of `doctor`.
+    """
+
+    path: Path
+    written: int = 0
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "path": str(self.path),
+            "written": self.written,
+            "changed": _printable(self.changed),
+            "dropped": _printable(self.dropped),
+            "left": self.left,
+        }
+
+
+def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) -> Repaired:
+    """Write a repaired copy of an examined data set.
+
+    Images are copied byte for byte, but for those whose kind differs from most, which become 8-bit RGB PNG. Masks are
+    written as palette PNG. What cannot be used is left out, and so are the scenes of train that another split has too.
+
+    Args:
+        found: of the whole examination, not of its fast part.
+        out: a new or empty folder.
+        progress: called after every scene.
+
+    Raises:
+        OptionError: a folder that is not empty, or lies in the data set; data of other than one image and one mask.
+        DataError: nothing can be used.
+    """
+    out = Path(out)
+    _require_repairable(found, out)
+    leaks = {name: f.kind for f in found.findings if f.kind in LEAKS for name in f.names}
+    result = Repaired(out, left=[f.title for f in found.findings if "{fix}" not in KINDS[f.kind].remedy])
+    for kind, places in (
+        ("image without mask", found.listing.lonely_images),
+        ("mask without image", found.listing.lonely_masks),
+        ("shares its name with another", found.listing.doubles),
+    ):
+        for place in places:
+            result.dropped.setdefault(kind, []).append(f"{place.split}/{place.path.name}")
+    with fresh_folder(out) as folder, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+
+        def work(each: Looked) -> tuple[str, list[str], str | None]:
+            name = f"{each.split}/{each.scene.name}"
+            if name in leaks:
+                return name, [], leaks[name]
+            try:
+                return name, _write(found, each, folder), None
+            except DataError as error:
+                return name, [], str(error)
+
+        for done, (name, changes, why) in enumerate(pool.map(work, found.looked), 1):
+            if why is not None:
+                result.dropped.setdefault(why, []).append(name)
+            else:
+                result.written += 1
+                for change in changes:
+                    result.changed.setdefault(change, []).append(name)
+            if progress is not None:
+                progress(done, len(found.looked))
+        if not result.written:
+            raise DataError(f"{printable(found.listing.source)}: no image and mask can be used; nothing was written")
+        names = next(iter(found.codings.values())).labels.names
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+        (folder / REPORT).write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n", "utf-8")
+    return result
+
+
+_CHANGES = {
+    code.LOSSY: "mask of a lossy format: the classes that can be told",
+    code.SOFT: "soft edges took the nearest pixel's class",
+    code.OUTSIDE: "values of no class became void",
+    code.FROM_ONE: "classes counted from 0",
+    code.BINARY: "255 became class 1",
+    code.COLOURED: "colours became class numbers",
+    code.GREY_RGB: "grey RGB became class numbers",
+}
+
+
+def _require_repairable(found: Diagnosis, out: Path) -> None:
+    listing = found.listing
+    one = len(listing.inputs) == len(listing.tasks) == 1
+    if found.fast or not one or not all(isinstance(task.reader, MaskReader) for task in listing.tasks.values()):
+        raise OptionError(
+            f"{printable(listing.source)} is a {listing.layout}; data sets of one picture and one mask file a scene "
+            "can be repaired, others by hand"
+        )
+    source = Path(listing.source).resolve()
+    if source.is_dir() and out.resolve().is_relative_to(source):
+        raise OptionError(f"{printable(out)} lies in the data set; name a folder beside it")
+
+
+def _write(found: Diagnosis, each: Looked, folder: Path) -> list[str]:
+    """Write one scene; what was changed about it.
+
+    Raises:
+        DataError: it cannot be used; the text says why, and is the same for all scenes with this fault.
+    """
+    (image_name, image), (task, facts) = next(iter(each.images.items())), next(iter(each.masks.items()))
+    if image.problem is not None:
+        raise DataError("the image cannot be read")
+    if facts.problem is not None:
+        raise DataError("the mask cannot be read")
+    coding, changes = found.codings[task], []
+    raw = read_raw(each.scene.masks[task], allow_lossy=True)
+    if facts.size == image.size[::-1] != image.size:
+        if image.orientation == 1:  # also where the mask alone says that it is turned: which is right cannot be told
+            raise DataError("the mask's sides are swapped, and nothing says which way to turn it")
+        raw = replace(raw, values=np.ascontiguousarray(turned(raw.values, image.orientation)))
+        changes.append("mask turned as its image is")
+    kind = verdict(facts, coding, each.split)
+    mask = mended(raw, coding, each.split)
+    if kind != code.OK:
+        changes.append(_CHANGES[kind])
+    if mask.shape != image.size:
+        mask = _scaled(mask, image.size)
+        changes.append("mask scaled to its image's size")
+    source = each.scene.images[image_name]
+    target = folder / each.split / "images" / f"{each.scene.name}{source.suffix.lower()}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if image.kind != found.usual_kind:
+        with atomic(target.with_suffix(".png"), durable=False) as path:
+            Image.fromarray(read_image(source)).save(path, compress_level=1)
+        changes.append("image converted to 8-bit RGB")
+    else:
+        shutil.copyfile(source, target)
+    write_mask(folder / each.split / "masks" / f"{each.scene.name}.png", mask, coding.labels)
+    return changes
+
+
+def _scaled(mask: Array, size: tuple[int, int]) -> Array:
+    """A mask of its image's shape, by nearest pixel.
+
+    Raises:
+        DataError: the shapes differ by more than rounding.
+    """
+    (height, width), (wanted_height, wanted_width) = mask.shape, size
+    if abs(height * wanted_width - width * wanted_height) > max(height, width, *size):
+        raise DataError("the mask's shape is not its image's")
+    resized = Image.fromarray(mask).resize((wanted_width, wanted_height), Image.Resampling.NEAREST)
+    return np.asarray(resized)
+
+
+def _printable(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {printable(key): [printable(name) for name in names] for key, names in groups.items()}
