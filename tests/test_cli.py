@@ -208,9 +208,10 @@ def test_a_broken_file_is_named_before_the_first_step(
     result = run("train", "--data", root, *NET, "--out", tmp_path / "run")
     assert result.code == 1
     assert "Traceback" not in result.err
-    head, line = result.err.splitlines()
+    head, line, hint = result.err.splitlines()
     assert head == f"fullconv: {root} (train): 1 problem in 4 samples:"
     assert expected in line
+    assert hint == f"see all, and repair what can be, with: fullconv doctor {root} --fix FIXED"
     assert not (tmp_path / "run").exists()
 
 

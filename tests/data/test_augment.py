@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fullconv.data.augment import FILL, Augmentation, augment
+from fullconv.data.augment import FILL, Augmentation, augment, margin
 from fullconv.data.sample import IMAGE, SEMANTIC, Array, Sample
 from fullconv.errors import OptionError
 from fullconv.labels import VOID
@@ -27,9 +27,11 @@ def coordinates(height: int, width: int) -> Sample:
     )
 
 
-def noise(seed: int, size: tuple[int, int], channels: int) -> Sample:
+def noise(seed: int, size: tuple[int, int], channels: int, kind: str = "uint8") -> Sample:
     rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+    most = 65536 if kind == "uint16" else 256
+    image = rng.integers(0, most, (*size, channels)).astype(kind)
+    image = image * np.float32(12.345) - 1000 if kind == "float32" else image
     return Sample("s", {IMAGE: image}, {SEMANTIC: rng.integers(0, 5, size, dtype=np.uint8)})
 
 
@@ -87,13 +89,15 @@ def test_the_factor_is_that_of_the_scale(
 
 
 @settings(deadline=None)
-@given(sides, sides, crops, st.sampled_from([1, 3, 5]), seeds)
-def test_crops_at_scale_1_are_copies(height: int, width: int, crop: tuple[int, int], channels: int, seed: int) -> None:
-    sample = noise(seed, (height, width), channels)
+@given(sides, sides, crops, st.sampled_from([1, 3, 5]), seeds, st.sampled_from(["uint8", "uint16", "float32"]))
+def test_crops_at_scale_1_are_copies(
+    height: int, width: int, crop: tuple[int, int], channels: int, seed: int, kind: str
+) -> None:
+    sample = noise(seed, (height, width), channels, kind)
     result = apply(sample, Augmentation(crop), seed)
     image, mask = result.inputs[IMAGE], result.masks[SEMANTIC]
     assert image.shape == (*crop, channels)
-    assert image.dtype == mask.dtype == np.uint8
+    assert (image.dtype, mask.dtype) == (kind, np.uint8)
     # Where it lies is found by trying every place.
     inner = min(height, crop[0]), min(width, crop[1])
     places = [
@@ -108,7 +112,7 @@ def test_crops_at_scale_1_are_copies(height: int, width: int, crop: tuple[int, i
     ]
 
     def fits(y: int, x: int, v: int, u: int) -> bool:
-        ground = np.full((*crop, channels), FILL, np.uint8)
+        ground = np.full((*crop, channels), margin(sample.inputs[IMAGE]), kind)
         ground[v : v + inner[0], u : u + inner[1]] = sample.inputs[IMAGE][y:, x:][: inner[0], : inner[1]]
         void = np.full(crop, VOID, np.uint8)
         void[v : v + inner[0], u : u + inner[1]] = sample.masks[SEMANTIC][y:, x:][: inner[0], : inner[1]]
@@ -227,3 +231,62 @@ def test_nothing_to_change_changes_nothing() -> None:
 def test_options_that_cannot_be(options: dict[str, tuple[int, int]], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Augmentation(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_the_margin_of_measured_values_is_their_mean(kind: str) -> None:
+    image = noise(0, (9, 11), 4, kind).inputs[IMAGE]
+    found = margin(image)
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == kind
+    assert np.abs(found - image.astype(np.float64).mean((0, 1))).max() <= (1 if kind == "uint16" else 0.01)
+    assert margin(noise(0, (9, 11), 4).inputs[IMAGE]) == FILL
+
+
+@settings(deadline=None)
+@given(sides, sides, crops, st.floats(0.2, 3), st.floats(1, 2), seeds, st.sampled_from(["uint8", "uint16", "float32"]))
+def test_constant_images_stay_constant(
+    height: int, width: int, crop: tuple[int, int], low: float, ratio: float, seed: int, kind: str
+) -> None:
+    values = np.array([FILL, 0, 255] if kind == "uint8" else [60_000, 7, 12_345], kind)
+    sample = Sample("s", {IMAGE: np.tile(values, (height, width, 1))}, {SEMANTIC: np.zeros((height, width), np.uint8)})
+    result = apply(sample, Augmentation(crop, (low, low * ratio), flip=True), seed)
+    image, shown_ = result.inputs[IMAGE], result.masks[SEMANTIC] != VOID
+    assert (image.dtype, image.shape) == (kind, (*crop, 3))
+    np.testing.assert_allclose(image[shown_].astype(float), np.tile(values, (shown_.sum(), 1)), rtol=1e-6)
+    if kind != "uint8":
+        np.testing.assert_allclose(image[~shown_].astype(float), np.tile(values, ((~shown_).sum(), 1)), rtol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sides, sides, crops, st.floats(0.3, 3), seeds, st.sampled_from(["uint16", "float32"]))
+def test_measured_values_are_resampled_as_pictures_are(
+    height: int, width: int, crop: tuple[int, int], factor: float, seed: int, kind: str
+) -> None:
+    """Of the same numbers, bytes differ by their rounding alone."""
+    picture = noise(seed, (height, width), 3)
+    values = Sample("s", {IMAGE: picture.inputs[IMAGE].astype(kind)}, picture.masks)
+    options = Augmentation(crop, (factor, factor), flip=True)
+    one, other = apply(picture, options, seed), apply(values, options, seed)
+    assert np.array_equal(one.masks[SEMANTIC], other.masks[SEMANTIC])
+    inside = one.masks[SEMANTIC] != VOID
+    assert np.abs(one.inputs[IMAGE][inside].astype(float) - other.inputs[IMAGE][inside]).max() <= 1.01
+
+
+def test_high_numbers_are_not_cut_or_wrapped() -> None:
+    """Bilinear, by hand: twice as many pixels, whose centres lie a quarter pixel beside those of the two."""
+    image = np.array([[[1000], [65_000]]], np.uint16)
+    sample = Sample("s", {IMAGE: image}, {SEMANTIC: np.zeros((1, 2), np.uint8)})
+    result = apply(sample, Augmentation((2, 4), (2, 2)), 0)
+    assert result.inputs[IMAGE][0, :, 0].tolist() == [1000, 17_000, 49_000, 65_000]
+
+
+def test_jitter_is_for_pictures() -> None:
+    picture = noise(0, (6, 7), 3)
+    inputs = {"colour": picture.inputs[IMAGE], "bands": noise(1, (6, 7), 5, "uint16").inputs[IMAGE]}
+    inputs["height"] = noise(1, (6, 7), 1, "float32").inputs[IMAGE]
+    result = apply(Sample("s", inputs, picture.masks), Augmentation(jitter=0.5), 0)
+    assert not np.array_equal(result.inputs["colour"], inputs["colour"])
+    for name in ("bands", "height"):
+        assert np.array_equal(result.inputs[name], inputs[name])
+        assert result.inputs[name].dtype == inputs[name].dtype

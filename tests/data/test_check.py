@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fullconv.data.check import CachedDataset, check, require_usable
+from fullconv.data.check import CachedDataset, Moments, check, require_usable
 from fullconv.data.folder import open_split
+from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.data.scenes import FileDataset
-from fullconv.data.sample import IMAGE, SEMANTIC, Sample
 from fullconv.data.wafer import Wafer
 from fullconv.errors import DataError
 from fullconv.labels import VOID, LabelSet
@@ -192,3 +192,85 @@ def test_check_uses_its_threads() -> None:
             return super().__getitem__(index)
 
     assert check(Meeting([sample([[0, 1]])] * 4), threads=2).problems == ()
+
+
+def measured(count: int, kind: str = "uint16", channels: int = 5) -> list[Sample]:
+    """Samples of several sizes whose channels have ranges of their own."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for index in range(count):
+        size = (int(rng.integers(5, 40)), int(rng.integers(5, 40)))
+        values = np.abs(
+            rng.normal(300 * np.arange(1, channels + 1), 20 * np.arange(1, channels + 1), (*size, channels))
+        )
+        samples.append(Sample(f"s{index}", {IMAGE: values.astype(kind)}, {SEMANTIC: np.zeros(size, np.uint8)}))
+    return samples
+
+
+def pixels_of(samples: Sequence[Sample]) -> np.ndarray:
+    """(N, C) float64: all pixels."""
+    return np.concatenate([s.inputs[IMAGE].reshape(-1, s.inputs[IMAGE].shape[2]) for s in samples]).astype(np.float64)
+
+
+BANDS = InputKind(5, (1, 2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("log", [False, True])
+def test_moments_are_those_of_all_pixels(kind: str, log: bool) -> None:
+    samples = measured(7, kind)
+    samples[3].inputs[IMAGE][0, 0] = 0  # where depth was not measured: log(1)
+    found = check(InMemory(samples, inputs={IMAGE: InputKind(5, (1, 2, 3, 4, 5), log=log)})).moments[IMAGE]
+    every = pixels_of(samples)
+    every = np.log(np.maximum(every, 1)) if log else every
+    np.testing.assert_allclose(found.mean, every.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, every.std(0), rtol=1e-9)
+    assert all(type(value) is float for value in (*found.mean, *found.std))
+
+
+def test_moments_do_not_depend_on_the_order_of_the_threads() -> None:
+    class Shuffled(InMemory):
+        def __getitem__(self, index: int) -> Sample:
+            time.sleep(0.002 * (index % 3))
+            return super().__getitem__(index)
+
+    samples = measured(40, "float32")
+    found = [check(Shuffled(samples, inputs={IMAGE: BANDS}), threads=threads).moments for threads in (1, 2, 8, 8)]
+    assert found[0] == found[1] == found[2] == found[3], "to the last bit"
+
+
+def test_moments_are_taken_of_what_was_measured() -> None:
+    size = (3, 4)
+    inputs = {
+        "picture": np.full((*size, 3), 9, np.uint8), "radar": np.full((*size, 2), 7, np.uint8),
+        "bands": np.full((*size, 3), 5, np.uint8), "depth": np.full((*size, 1), 100, np.uint16),
+    }  # fmt: skip
+    kinds = {
+        "picture": InputKind(), "radar": InputKind(2), "bands": InputKind(3, (1, 2, 3)), "depth": InputKind(1, log=True)
+    }  # fmt: skip
+    data = InMemory([Sample("s", inputs, {SEMANTIC: np.zeros(size, np.uint8)})], inputs=kinds)
+    moments = check(data).moments
+    assert list(moments) == ["radar", "bands", "depth"]
+    assert moments["radar"] == Moments((7.0, 7.0), (1.0, 1.0))
+    assert moments["bands"] == Moments((5.0, 5.0, 5.0), (1.0, 1.0, 1.0))
+    assert moments["depth"].mean == pytest.approx([np.log(100)])
+    assert moments["depth"].std == (1.0,)
+
+
+def test_a_constant_channel_has_deviation_1_and_a_nearly_constant_one_its_own() -> None:
+    values = np.full((30, 30, 3), 1234.5678, np.float32)
+    values[:15, :, 1] += 0.5
+    values[:, :, 2] = 0
+    data = InMemory([Sample("s", {IMAGE: values}, {SEMANTIC: np.zeros((30, 30), np.uint8)})], inputs={IMAGE: BANDS})
+    assert check(data).moments[IMAGE].std == pytest.approx((1, 0.25, 1), rel=1e-3)
+
+
+def test_moments_leave_out_what_cannot_be_used() -> None:
+    samples = measured(3)
+    samples[1].masks[SEMANTIC][0, 0] = 77
+    found = check(InMemory(samples, inputs={IMAGE: BANDS}))
+    assert len(found.problems) == 1
+    np.testing.assert_allclose(found.moments[IMAGE].mean, pixels_of([samples[0], samples[2]]).mean(0), rtol=1e-12)
+    for sample in samples:
+        sample.masks[SEMANTIC][0, 0] = 77
+    assert check(InMemory(samples, inputs={IMAGE: BANDS})).moments == {}

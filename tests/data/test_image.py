@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from fullconv.data.image import NUMPY, SUFFIXES, as_image, find_images, format_of, read_image
+from fullconv.data.image import NUMPY, SUFFIXES, as_image, find_images, format_of, picture_header, read_image
 from fullconv.errors import DataError, printable
 from refusals import refusal
 
@@ -505,3 +505,47 @@ def test_odd_files_checked_by_hand(shared_data: Path) -> None:
     with Image.open(suite / "basn0g16.png") as picture:
         wide = np.asarray(picture).astype(float)
     np.testing.assert_array_equal(read_image(suite / "basn0g16.png")[..., 0], np.round(wide / 257))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WebP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_in_the_header_is_that_of_the_picture(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", (7, 5)).save(tmp_path / "a", kind, exif=exif)
+    header = picture_header(tmp_path / "a")
+    assert header.size == read_image(tmp_path / "a").shape[:2] == ((7, 5) if orientation > 4 else (5, 7))
+    assert header.orientation == orientation
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "expected"),
+    [
+        ("RGB", "PNG", "8-bit RGB"), ("RGBA", "PNG", "8-bit RGB"), ("L", "PNG", "8-bit grey"),
+        ("LA", "PNG", "8-bit grey"), ("P", "PNG", "8-bit palette"), ("1", "PNG", "1-bit"),
+        ("I;16", "PNG", "16-bit grey"), ("CMYK", "JPEG", "8-bit CMYK"), ("F", "TIFF", "32-bit floats"),
+        ("I", "TIFF", "32-bit integers"), ("RGB", "BMP", "8-bit RGB"),
+    ],
+)  # fmt: skip
+def test_the_header_says_what_pixels_there_are(tmp_path: Path, mode: str, kind: str, expected: str) -> None:
+    Image.new(mode, (7, 5)).save(tmp_path / "a", kind)
+    header = picture_header(tmp_path / "a")
+    assert (header.size, header.kind, header.orientation) == ((5, 7), expected, 1)
+
+
+def test_the_header_of_arrays(tmp_path: Path) -> None:
+    for shape, expected in (((5, 7), "8-bit grey"), ((5, 7, 1), "8-bit grey"), ((5, 7, 3), "8-bit RGB")):
+        np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+        header = picture_header(tmp_path / "a.npy")
+        assert (header.size, header.kind) == ((5, 7), expected)
+
+
+def test_headers_of_what_is_no_picture(tmp_path: Path) -> None:
+    for content, expected in (
+        (b"", "is empty (0 bytes)"),
+        (b"GIF89a", "holds a GIF, expected"),
+        (b"BM", "cannot be de"),
+    ):
+        (tmp_path / "a").write_bytes(content)
+        assert expected in refusal(picture_header, tmp_path / "a")
+    assert "b: no such file" in refusal(picture_header, tmp_path / "b")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ class Counted(InMemory):
 
     def __getitem__(self, index: int) -> Sample:
         self.reads[index] += 1
+        time.sleep(0.001)  # others may ask meanwhile
         return super().__getitem__(index)
 
 
@@ -117,11 +120,12 @@ def test_a_check_counts_every_pixel_once() -> None:
 def test_fingerprint_is_of_the_data_and_the_tiles() -> None:
     whole = some("train", 2, (50, 70))
     tiles = tiles_of([(50, 70)] * 2, 16)
+    others = InMemory([replace(one(9, (50, 70)), name=name) for name in whole.names])
     prints = [
         TiledDataset(whole, tiles).fingerprint(),
         TiledDataset(whole, tiles[1:]).fingerprint(),
         TiledDataset(whole, tiles_of([(50, 70)] * 2, 30)).fingerprint(),
-        TiledDataset(some("val", 2, (50, 70)), tiles).fingerprint(),
+        TiledDataset(others, tiles).fingerprint(),
         whole.fingerprint(),
     ]
     assert len(set(prints)) == 5

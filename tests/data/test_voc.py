@@ -11,10 +11,10 @@ from PIL import Image
 from fullconv.data.check import check
 from fullconv.data.folder import held_out
 from fullconv.data.sample import SEMANTIC
-from fullconv.data.voc import VOC_LABELS, open_split, recognise, splits
+from fullconv.data.voc import VOC_LABELS, VOC_READER, open_split, recognise, splits, years
 from fullconv.errors import DataError
 from fullconv.labels import VOID
-from makers import COUNTS, make_voc, scene
+from makers import COUNTS, make_voc, save, scene
 
 
 def lists(root: Path, year: str = "VOC2012") -> Path:
@@ -61,7 +61,7 @@ def test_a_missing_val_is_held_out_of_train(tmp_path: Path) -> None:
     assert val == held_out(every)
     assert train == every - val
     (lists(root) / "train.txt").write_text("2007_9\n")
-    with pytest.raises(DataError, match=r"^x: 1 images of train\.txt are not in JPEGImages \(2007_9\)"):
+    with pytest.raises(DataError, match=r"^x: 2 files of train\.txt are missing \(JPEGImages/2007_9\.jpg, Seg"):
         open_split("x", root, "val")
     (lists(root) / "train.txt").write_text("2007_000000\n")
     with pytest.raises(DataError, match=r"^x: holds one image, and val is held out of train; add images, or a val"):
@@ -84,9 +84,13 @@ def test_not_voc(tmp_path: Path) -> None:
         (b"\xff\xfe", r"train\.txt: is not UTF-8 text \(invalid start byte\); save it as UTF-8"),
         (b"2007_000000\n" * 100_000, r"train\.txt: is larger than 1 MiB; expected a short text"),
         (b"../../secret\n", r"train\.txt: '\.\./\.\./secret' is no image id"),
+        (b"..\n", r"train\.txt: '\.\.' is no image id"),
         (b"/etc/passwd\n", r"'/etc/passwd' is no image id"),
         (b"2007_000000\n2007_000000\n", r"train\.txt: lists 2007_000000 more than once; remove the repetition"),
-        (b"2007_000000\n2007_9\n", r"^x: 1 images of train\.txt are not in JPEGImages \(2007_9\); unpack the data set"),
+        (
+            b"2007_000000\n2007_9\n",
+            r"^x: 2 files of train\.txt are missing \(JPEGImages/2007_9\.jpg, Seg.*; unpack the",
+        ),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -99,8 +103,36 @@ def test_lists_that_cannot_be_used(tmp_path: Path, content: bytes, expected: str
 def test_images_without_mask(tmp_path: Path) -> None:
     root = make_voc(tmp_path)
     (root / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "2007_000001.png").unlink()
-    with pytest.raises(DataError, match=r"^x: 1 images without mask \(2007_000001\); masks lie in SegmentationClass"):
+    with pytest.raises(
+        DataError, match=r"^x: 1 files of train\.txt are missing \(SegmentationClass/2007_000001\.png\)"
+    ):
         open_split("x", root, "train")
+
+
+def test_the_folder_of_2011(tmp_path: Path) -> None:
+    make_voc(tmp_path / "TrainVal", {"train": 1, "val": 1}, "VOC2011")
+    assert recognise(tmp_path)
+    assert len(open_split("x", tmp_path, "val")) == 1
+    assert list(years(tmp_path)) == ["VOC2011"]
+    make_voc(tmp_path, {"train": 1, "val": 1}, "VOC2012")
+    (tmp_path / "VOC2010" / "ImageSets" / "Main").mkdir(parents=True)
+    assert list(years(tmp_path)) == ["VOC2012", "VOC2011"]
+    assert list(years(tmp_path, "Main")) == ["VOC2010"]
+
+
+def test_masks_in_colour(tmp_path: Path) -> None:
+    root = make_voc(tmp_path)
+    rgb = VOC_LABELS.palette()[scene(0, classes=21)[1]]
+    save(root / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "2007_000000.png", rgb)
+    np.testing.assert_array_equal(open_split("x", root, "train")[0].masks[SEMANTIC], scene(0, classes=21)[1])
+
+
+def test_a_real_mask_in_colour(shared_data: Path) -> None:
+    """Written by an annotation tool: one colour, (0, 128, 0), which is bicycle."""
+    root = shared_data / "annotations" / "datumaro" / "voc_dataset" / "voc_dataset1"
+    assert np.unique(VOC_READER.read(root / "SegmentationClass" / "2007_000001.png")).tolist() == [2]
+    with pytest.raises(DataError, match=r"^x: 1 files of test\.txt are missing \(SegmentationClass/2007_000002\.png\)"):
+        open_split("x", root, "test")
 
 
 def test_classes_and_colours_of_the_reference() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fullconv.data.bands import bands_header
 from fullconv.data.check import check
-from fullconv.data.sample import SEMANTIC
-from fullconv.data.yamlfile import open_split, recognise, splits
+from fullconv.data.sample import IMAGE, SEMANTIC, InputKind
+from fullconv.data.yamlfile import describe, open_split, recognise, splits
 from fullconv.labels import VOID, LabelSet
 from makers import COUNTS, make_folder, make_yaml, save, save_scene, scene
 from refusals import refusal
@@ -108,9 +110,12 @@ def test_yaml_colors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train: images/train\nname: [a]", "unknown key 'name'; did you mean 'names'? Choices: colors, label_mapping"),
-        ("train: images/train\n7: [a]", "unknown key '7'. Choices: colors"),
-        ("- a\n- b", "holds ['a', 'b'], expected the keys path, train, val, test, masks_dir, names"),
+        ("train: images/train\nname: [a]", "unknown key 'name'; did you mean 'names'? Choices: bands, colors"),
+        ("train: images/train\n7: [a]", "unknown key '7'. Choices: bands, colors"),
+        (
+            "- a\n- b",
+            "holds ['a', 'b'], expected the keys path, train, val, test, masks_dir, image_suffix",
+        ),
         ("", "holds None, expected the keys"),
         ("train: [a", "is not valid YAML (ParserError: while parsing a flow sequence"),
         ("train: 2001-99-99", "is not valid YAML (ValueError: month must be in 1..12"),
@@ -120,8 +125,13 @@ def test_yaml_colors(tmp_path: Path) -> None:
         ),
         ("a: " + "[" * 5000, "is not valid YAML (RecursionError: maximum recursion depth exceeded"),
         ("names: [a]", "names no split; add train: FOLDER (and val, test)"),
-        ("train: 7", "train is 7, expected the path of a folder"),
-        ("train: ''", "train is '', expected the path of a folder"),
+        ("train: 7", "train is 7, expected the path of a folder, or a list of such"),
+        ("train: ''", "train is '', expected the path of a folder, or a list of such"),
+        ("train: []", "train is [], expected the path of a folder, or a list of such"),
+        ("train: [images/train, 7]", "train is ['images/train', 7], expected the path of a folder, or a list of such"),
+        ("train: [images/train, [images/train]]", "expected the path of a folder, or a list of such"),
+        ("train: [images/train, images/train]", "train names a folder twice; name it once"),
+        ("train: [images/train, nowhere]\nmasks_dir: annotations\nnames: [a]", "there is no folder"),
         ("train: images/train\npath: [a]", "path is ['a'], expected the path of a folder"),
         ("train: nowhere\nnames: [a]", "there is no folder"),
         ("train: images/train\nnames: [a]\nmasks_dir: no", "masks_dir is False, expected the path of a folder"),
@@ -145,6 +155,44 @@ def test_yaml_refusals(tmp_path: Path, text: str, expected: str) -> None:
         ("names: [a, b]\nlabel_mapping: {7: b}", "label_mapping is {7: 'b'}, expected whole numbers"),
         ("names: [a, b]\nlabel_mapping: {7: true}", "label_mapping is {7: True}, expected whole numbers"),
         ("names: [a, b]\nlabel_mapping: [1]", "label_mapping is [1], expected whole numbers, such as {0: 0, 255: 1}"),
+        ("names: [a, b]\nlabel_mapping: {0-9: 1, 5: 0}", "label_mapping gives 5 to 1 and 0; give it to one"),
+        ("names: [a, b]\nlabel_mapping: {0-9: 1, 9-12: 0}", "label_mapping gives 9 to 1 and 0; give it to one"),
+        (
+            "names: [a, b]\nlabel_mapping: {9-0: 1}",
+            "label_mapping has the key '9-0', expected a value such as 7",
+        ),
+        (
+            "names: [a, b]\nlabel_mapping: {0-65536: 1}",
+            "label_mapping has the key '0-65536', expected a value",
+        ),
+        (
+            "names: [a, b]\nlabel_mapping: {-1: 1}",
+            "label_mapping has the key -1, expected a value such as 7 or",
+        ),
+        ("names: [a, b]\nlabel_mapping: {65536: 1}", "label_mapping has the key 65536, expected a value such as 7"),
+        ("names: [a, b]\nlabel_mapping: {1.5: 1}", "label_mapping has the key 1.5, expected a value such as 7"),
+        ("names: [a, b]\nlabel_mapping: {true: 1}", "label_mapping has the key True, expected a value such as 7"),
+        ("names: [a, b]\nlabel_mapping: {a: 1}", "label_mapping has the key 'a', expected a value such as 7"),
+        ("names: [a, b]\nlabel_mapping: {1 - 2: 1}", "label_mapping has the key '1 - 2', expected a value such as 7"),
+        ("names: [a, b]\nlabel_mapping: {0-9: 2}", "label_mapping maps 0 to 2; expected classes 0..1 or 255 = void"),
+        ("names: [a]\nimage_suffix: 7", "image_suffix is 7, expected text"),
+        ("names: [a]\nmask_suffix: ''", "mask_suffix is '', expected text"),
+        ("names: [a]\nbands: 0", "bands is [0], expected different numbers from 1 on, such as [4, 3, 2]"),
+        ("names: [a]\nbands: [1, 1]", "bands is [1, 1], expected different numbers from 1 on"),
+        ("names: [a]\nbands: [1025]", "bands is [1025], expected different numbers from 1 on"),
+        ("names: [a]\nbands: [true]", "bands is [True], expected different numbers from 1 on"),
+        ("names: [a]\nbands: 1-4", "bands is '1-4', expected different numbers from 1 on"),
+        ("names: [a]\npreview: [3, '2', 1]", "preview is [3, '2', 1], expected different numbers from 1 on"),
+        ("names: [a]\npreview: [1, 2]", "preview names 2 bands, expected three (red, green, blue) or one"),
+        (
+            "names: [a]\nbands: [1, 2, 3]\npreview: [4]",
+            "preview names bands that bands does not; expected some of",
+        ),
+        ("names: [a]\ntile: 15", "tile is 15, expected a number of pixels, 16 or more, such as 256"),
+        ("names: [a]\ntile: 65537", "tile is 65537, expected a number of pixels"),
+        ("names: [a]\ntile: 256.0", "tile is 256.0, expected a number of pixels"),
+        ("names: [a]\ntile: true", "tile is True, expected a number of pixels"),
+        ("names: [a]\ntile: [128, 128]", "tile is [128, 128], expected a number of pixels"),
         ("names: [a, b]\ncolors: [1]", "colors is [1], expected {class name: [r, g, b] or '#rrggbb', ...}"),
         ("names: [road, b]\ncolors: {raod: [1, 2, 3]}", "colors: unknown class 'raod'; did you mean 'road'?"),
         ("names: [a]\ncolors: {a: [1, 2]}", "the colour of 'a' is [1, 2], expected [r, g, b] of 0..255 or '#rrggbb'"),
@@ -161,6 +209,175 @@ def test_yaml_refusals(tmp_path: Path, text: str, expected: str) -> None:
 )
 def test_yaml_class_refusals(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in described(tmp_path, f"train: images/train\nmasks_dir: annotations\n{text}")
+
+
+def test_several_folders_of_images(tmp_path: Path) -> None:
+    for seed, name in enumerate(("Tile 1/{}/0", "Tile 1/{}/1", "deep/Tile 3/{}/0", "{}/v/0", "{}/w/0")):
+        save_scene(tmp_path / f"{name.format('images')}.jpg", tmp_path / f"{name.format('masks')}.png", seed)
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "train: [Tile 1/images, deep/Tile 3/images]\nval: [images/v, images/w]\nnames: [a, b, c]\n", "utf-8"
+    )
+    train, val = (open_split("x", path, split) for split in ("train", "val"))
+    assert train.names == ("Tile 1/images/0", "Tile 1/images/1", "deep/Tile 3/images/0")
+    assert val.names == ("v/0", "w/0")
+    for index in range(5):
+        sample = train[index] if index < 3 else val[index - 3]
+        np.testing.assert_array_equal(sample.masks[SEMANTIC], scene(index)[1])
+
+
+def test_folders_named_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The YAML file by a relative path; folders below it, elsewhere, and absolute."""
+    places = ("data/images", "far/images", "other/images")
+    for seed, place in enumerate(places):
+        save_scene(tmp_path / place / "0.jpg", tmp_path / place.replace("images", "masks") / "0.png", seed)
+    monkeypatch.chdir(tmp_path / "data")
+    Path("a.yaml").write_text(
+        f"train: [images, ../far/images, {tmp_path / 'other' / 'images'}]\nval: images\nnames: [a, b, c]\n", "utf-8"
+    )
+    dataset = open_split("x", Path("a.yaml"), "train")
+    assert dataset.names == tuple(f"{place}/0" for place in places)
+    for index in range(3):
+        np.testing.assert_array_equal(dataset[index].masks[SEMANTIC], scene(index)[1])
+
+
+def test_images_and_masks_in_one_folder(tmp_path: Path) -> None:
+    for seed in range(3):
+        save_scene(tmp_path / "all" / f"{seed}_sat.png", tmp_path / "all" / f"{seed}_mask.png", seed)
+        save_scene(tmp_path / "plain" / f"{seed}.jpg", tmp_path / "plain" / f"{seed}.png", seed)
+    for folder, text in (("all", "image_suffix: _sat\nmask_suffix: _mask\n"), ("plain", "")):
+        path = tmp_path / f"{folder}.yaml"
+        path.write_text(f"train: {folder}\nval: {folder}\nmasks_dir: {folder}\nnames: [a, b, c]\n{text}")
+        dataset = open_split("x", path, "train")
+        assert dataset.names == ("0", "1", "2")
+        for index in range(3):
+            np.testing.assert_array_equal(dataset[index].masks[SEMANTIC], scene(index)[1])
+
+
+def test_ranges_of_file_values(tmp_path: Path) -> None:
+    path = make_yaml(tmp_path, "label_mapping: {0-99: 0, 100-127: 255, 128-255: 1, 300: 2}", {"train": 2, "val": 1})
+    values = np.array([[0, 99, 100, 127], [128, 254, 255, 300]], np.uint16)
+    save(tmp_path / "annotations" / "val" / "2.png", values)
+    save(tmp_path / "images" / "val" / "2.jpg", np.zeros((2, 4, 3), np.uint8))
+    found = open_split("x", path, "val")[0].masks[SEMANTIC]
+    assert found.tolist() == [[0, 0, VOID, VOID], [1, 1, 1, 2]]
+
+
+def test_values_that_are_said_twice_alike(tmp_path: Path) -> None:
+    path = make_yaml(tmp_path, "label_mapping: {5-9: 1, 7: 1, 8-12: 1}")
+    reader = describe(path).reader
+    assert reader.label_mapping == dict.fromkeys(range(5, 13), 1)
+
+
+def raster_yaml(root: Path, text: str, count: int = 1, size: tuple[int, int] = (64, 96)) -> Path:
+    """Five bands of uint16 an image, of which each knows its place, and masks of three classes."""
+    for seed in range(count):
+        rows, columns = np.mgrid[: size[0], : size[1]]
+        bands = np.stack([rows, columns, *(np.full(size, 1000 * band + seed) for band in (3, 4, 5))], 2)
+        (root / "images").mkdir(exist_ok=True)
+        np.save(root / "images" / f"{seed}.npy", bands.astype(np.uint16))
+        save(root / "masks" / f"{seed}.png", ((rows + columns) % 3).astype(np.uint8))
+    path = root / "data.yaml"
+    path.write_text(f"train: images\nnames: [a, b, c]\n{text}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", InputKind(5, (1, 2, 3, 4, 5), (1, 2, 3))),
+        ("preview: 4", InputKind(5, (1, 2, 3, 4, 5), (4,))),
+        ("preview: [5, 4, 1]", InputKind(5, (1, 2, 3, 4, 5), (5, 4, 1))),
+        ("bands: [4, 1]", InputKind(2, (4, 1), (4,))),
+        ("bands: 4", InputKind(1, (4,), (4,))),
+        ("bands: [4, 1, 3, 2]\npreview: [1, 2, 4]", InputKind(4, (4, 1, 3, 2), (1, 2, 4))),
+    ],
+)
+def test_bands(tmp_path: Path, text: str, kind: InputKind) -> None:
+    path = raster_yaml(tmp_path, text, 2)
+    dataset = open_split("x", path, "train")
+    assert dataset.inputs == {IMAGE: kind}
+    whole = np.load(tmp_path / "images" / f"{dataset.names[0]}.npy")
+    found = dataset[0].inputs[IMAGE]
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, whole[:, :, [band - 1 for band in kind.bands]])
+    assert open_split("x", path, "val").inputs == dataset.inputs
+
+
+def test_bands_that_the_images_do_not_have(tmp_path: Path) -> None:
+    dataset = open_split("x", raster_yaml(tmp_path, "bands: [1, 7]", 2), "train")
+    assert "has 5 bands, and band 7 is asked for" in refusal(dataset.__getitem__, 0)
+    path = raster_yaml(tmp_path, "preview: 7", 2)
+    assert "preview names bands [7]; expected some of [1, 2, 3, 4, 5]" in refusal(open_split, "x", path, "train")
+    path = make_yaml(tmp_path / "pictures", "bands: [1, 2]")
+    assert "0.jpg: is no TIFF; rasters of chosen bands are TIFF" in refusal(open_split, "x", path, "train")
+
+
+@pytest.mark.parametrize("tile", [16, 32, 33, 500])
+def test_tiles_of_every_image(tmp_path: Path, tile: int) -> None:
+    path = raster_yaml(tmp_path, f"tile: {tile}", 3)
+    parts = [open_split("x", path, split) for split in ("train", "val")]
+    each = max(1, round(64 / tile)) * max(1, round(96 / tile))
+    assert [len(dataset) for dataset in parts] == [2 * each, each], "whole images are held out"
+    held = {name.partition("_")[0] for name in parts[1].names}
+    assert len(held) == 1
+    assert not held & {name.partition("_")[0] for name in parts[0].names}
+    for dataset in parts:
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            rows, columns = sample.inputs[IMAGE][:, :, 0].astype(int), sample.inputs[IMAGE][:, :, 1]
+            assert sample.name.endswith(f"_y{rows[0, 0]:04}_x{columns[0, 0]:04}")
+            assert (np.diff(rows[:, 0]) == 1).all()
+            np.testing.assert_array_equal(sample.masks[SEMANTIC], (rows + columns) % 3)
+
+
+def test_one_image_is_held_out_by_tiles(tmp_path: Path) -> None:
+    path = raster_yaml(tmp_path, "tile: 16")
+    parts = [open_split("x", path, split) for split in ("train", "val")]
+    assert [len(dataset) for dataset in parts] == [22, 2]
+    seen = np.zeros((64, 96), int)
+    for dataset in parts:
+        assert dataset.inputs[IMAGE].channels == 5
+        for index in range(len(dataset)):
+            image = dataset[index].inputs[IMAGE]
+            seen[image[:, :, 0], image[:, :, 1]] += 1
+    assert (seen == 1).all(), "train and val together are the image, and share no pixel"
+    assert parts[0].fingerprint() != parts[1].fingerprint()
+
+
+def test_one_image_without_tiles_or_with_one(tmp_path: Path) -> None:
+    for text in ("", "tile: 500"):
+        found = refusal(open_split, "x", raster_yaml(tmp_path, text), "train")
+        assert found.endswith("or a val split of its own, or cut it with tile: 128 in a YAML file")
+        assert found.startswith("x: holds one image, and val is held out of train; add images")
+
+
+def test_tiles_of_pictures_that_lie_on_their_side(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[274] = 6
+    picture = Image.fromarray(np.zeros((96, 32, 3), np.uint8))
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        picture.save(tmp_path / "images" / f"{name}.jpg", exif=turned)
+        save(tmp_path / "masks" / f"{name}.png", np.zeros((32, 96), np.uint8))
+    (tmp_path / "a.yaml").write_text("train: images\nnames: [a]\ntile: 32\n")
+    dataset = open_split("x", tmp_path / "a.yaml", "train")
+    assert [name[1:] for name in dataset.names] == ["_y0000_x0000", "_y0000_x0032", "_y0000_x0064"]
+    assert dataset[2].size == (32, 32)
+
+
+def test_a_real_scene_of_ten_bands(shared_data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    names = list("abcdefghijkl")
+    path.write_text(f"path: {shared_data / 'sentinel'}\ntrain: images\nnames: {names}\ntile: 256\n")
+    (image,) = (shared_data / "sentinel" / "images").glob("*.tif")
+    height, width = bands_header(image).size
+    train, val = (open_split("x", path, split) for split in ("train", "val"))
+    assert len(train) + len(val) == round(height / 256) * round(width / 256)
+    assert train.inputs[IMAGE].channels == 10
+    sample = val[0]
+    assert (sample.inputs[IMAGE].dtype, sample.inputs[IMAGE].shape[2]) == (np.uint16, 10)
+    assert sample.masks[SEMANTIC].shape == sample.size
 
 
 def test_long_values_are_cut(tmp_path: Path) -> None:

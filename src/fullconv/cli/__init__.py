@@ -11,12 +11,15 @@ import typer
 from fullconv import __version__
 from fullconv.cli.convert import convert
 from fullconv.cli.demo import demo
+from fullconv.cli.doctor import doctor
 from fullconv.cli.evaluate import evaluate
 from fullconv.cli.fetch import fetch
 from fullconv.cli.heatmap import heatmap
+from fullconv.cli.import_ import import_
 from fullconv.cli.inspect import inspect
 from fullconv.cli.predict import predict
 from fullconv.cli.train import train
+from fullconv.cli.upper_bound import upper_bound
 from fullconv.errors import FullconvError, OptionError
 
 app = typer.Typer(
@@ -28,8 +31,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, train, evaluate, predict, heatmap, inspect, fetch, convert):
+for verb in (demo, doctor, train, evaluate, predict, heatmap, inspect, fetch, convert):
     app.command()(verb)
+app.command("import")(import_)
+app.command("upper-bound")(upper_bound)
 
 
 def _version(wanted: bool) -> None:

@@ -37,10 +37,9 @@ class Layout(NamedTuple):
     open: Callable[[str, Path, str], Dataset]
 
 
-# In order of recognition: the most particular first, the plain folder last.
+# In order of recognition: the most particular first; any folder may hold a file of wafer maps too, so they are last.
 DATASETS: dict[str, Layout] = {
     "YAML file": Layout(yamlfile.recognise, yamlfile.splits, yamlfile.open_split),
-    "wafer maps": Layout(wafermaps.recognise, wafermaps.splits, wafermaps.open_split),
     "SBD": Layout(sbd.recognise, sbd.splits, sbd.open_split),
     "Pascal-Context": Layout(context.recognise, context.splits, context.open_split),
     "NYUDv2": Layout(nyud.recognise, nyud.splits, nyud.open_split),
@@ -50,6 +49,7 @@ DATASETS: dict[str, Layout] = {
     "VOCdevkit": Layout(voc.recognise, voc.splits, voc.open_split),
     "CamVid": Layout(camvid.recognise, camvid.splits, camvid.open_split),
     "plain folder": Layout(folder.recognise, folder.splits, folder.open_split),
+    "wafer maps": Layout(wafermaps.recognise, wafermaps.splits, wafermaps.open_split),
 }
 
 _OWN = ("YAML file", "plain folder")

@@ -169,7 +169,8 @@ def _next(pieces: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
 
 def _matrices(name: str, data: memoryview, order: str) -> Iterator[_Matrix]:
     left = MAX_BYTES
-    for kind, content in _pieces(data, order):
+    for piece in _pieces(data, order):
+        kind, content = piece
         if kind == _COMPRESSED:
             inflated = zlib.decompressobj().decompress(content, left + 1)
             left -= len(inflated)

@@ -15,7 +15,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -48,6 +48,7 @@ MAX_BYTES = 2**26
 _LEAST = 8
 """Dies of the shorter side, by which maps are told from pictures: those end in 1, 3 or 4 channels."""
 
+_MOST_ARRAYS = 8
 _CONTENTS = ("flat", "maps", "arr_0")
 _CHUNK = 2**20
 _SUFFIXES = (".npz", ".npy")
@@ -255,9 +256,10 @@ def _arrays(path: Path) -> Iterator[dict[str, IO[bytes]]]:
             with path.open("rb") as stream:
                 yield {"maps": stream}
             return
-        with zipfile.ZipFile(path) as archive:
-            streams = {each.removesuffix(".npy"): archive.open(each) for each in archive.namelist()[:_LEAST]}
-            yield streams
+        with ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            names = archive.namelist()[:_MOST_ARRAYS]
+            yield {each.removesuffix(".npy"): stack.enter_context(archive.open(each)) for each in names}
     except DataError:
         raise
     except FileNotFoundError as error:

@@ -102,15 +102,25 @@ def write_report(path: str | Path, report: Report) -> None:
         temporary.write_bytes(page)
 
 
-def _render(report: Report) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """A page of this folder, with everything in it escaped."""
     import jinja2
 
+    folder = importlib.resources.files("fullconv.report")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, text=_text, rgb=_rgb)
-    source = importlib.resources.files("fullconv.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    return environment.get_template(template).render(**values)
+
+
+def _render(report: Report) -> str:
+    return rendered(
+        "report.html.j2",
         report=report,
         headline=_headline(report.scores),
         facts={name: text for name, text in report.facts.items() if name not in _FOLDED_FACTS},
@@ -118,7 +128,7 @@ def _render(report: Report) -> str:
         classes=_classes(report),
         curves=_chart(curves_png(report.rows)) if report.rows else None,
         confusion=_chart(confusion_png(report.counts, report.labels)),
-        previews=[_figure(preview) for preview in report.previews],
+        previews=[figure(preview) for preview in report.previews],
         void=tuple(report.labels.palette()[VOID].tolist()),
         errors={"correct": CORRECT, "wrong": WRONG, "void": UNSCORED},
     )
@@ -165,7 +175,7 @@ def _chart(png: bytes) -> dict[str, Any]:
     return {"address": _address("png", png), "width": round(width * scale), "height": round(height * scale)}
 
 
-def _figure(preview: Preview) -> dict[str, Any]:
+def figure(preview: Preview) -> dict[str, Any]:
     """A preview as the template shows it: PNG where that is smaller (maps of few colours), else JPEG."""
     from PIL import Image
 

@@ -30,7 +30,7 @@ from fullconv.training.optimizer import make_optimizer, training_mode
 from fullconv.training.run import RunFolder
 from fullconv.training.sampling import sampled
 from fullconv.training.schedule import Length, rate
-from fullconv.training.setup import RunOptions, Splits, make_net, surroundings
+from fullconv.training.setup import RunOptions, Splits, class_notes, make_net, surroundings
 from fullconv.training.state import Place, load_state, save_state
 from fullconv.training.summary import Summary, write_summary
 from fullconv.weights.donor import Donor
@@ -127,6 +127,7 @@ class Trainer:
         self.best: Evaluation | None = None
         self.best_iu = -1.0
         self.net, self.notes = make_net(run.options, run.donors, run.splits.train.dataset.labels)
+        self.notes += class_notes(run.splits)
         run.donors.clear()  # half a gigabyte, for some
         self.net.to(run.accelerator.device)
         optimizer = make_optimizer(self.net, run.options.recipe)

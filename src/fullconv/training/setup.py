@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import numpy as np
 import psutil
 import torch
 
@@ -18,6 +19,8 @@ import fullconv
 from fullconv.data import open_dataset
 from fullconv.data.augment import Augmentation
 from fullconv.data.check import Checked, Moments, check, require_usable
+from fullconv.data.doctor import SILENT, examine, fix_command
+from fullconv.data.pairs import listed
 from fullconv.data.sample import Dataset, InputKind
 from fullconv.data.scenes import narrowed
 from fullconv.errors import DataError, GeometryError, OptionError, printable
@@ -113,7 +116,11 @@ def open_splits(
         DataError: whatever is wrong, of both splits, the first ten files of each named.
         OptionError: an input that the data does not have.
     """
-    train, val = data if isinstance(data, tuple) else (open_dataset(data, "train"), open_dataset(data, "val"))
+    if isinstance(data, tuple):
+        train, val = data
+    else:
+        train, val = open_dataset(data, "train"), open_dataset(data, "val")
+        require_healthy(data)
     if inputs is not None:
         train, val = narrowed(train, inputs), narrowed(val, inputs)
     for dataset in (train, val):
@@ -135,8 +142,22 @@ def open_splits(
         except DataError as error:
             problems.append(str(error))
     if problems:
-        raise DataError("\n".join(problems))
+        hint = [] if isinstance(data, tuple) else [f"see all, and repair what can be, with: {fix_command(str(data))}"]
+        raise DataError("\n".join(problems + hint))
     return Splits(*checked)
+
+
+def require_healthy(data: str | Path) -> None:
+    """The fast part of `fullconv doctor`: masks that can be read, but would be learned wrong. (Those that cannot be
+    read are for `check`, which reads them all.)
+
+    Raises:
+        DataError: every such error, with what mends it.
+    """
+    errors = [finding for finding in examine(data, fast=True).errors if finding.kind in SILENT]
+    if errors:
+        found = [f"  {f.title}: {f.count} of those looked at ({listed(f.names)}); {f.remedy}" for f in errors]
+        raise DataError("\n".join([f"{printable(data)}: training would not start, or learn wrong labels:", *found]))
 
 
 def named_inputs(net: str | NetOptions) -> list[str] | None:
@@ -270,6 +291,21 @@ def make_net(options: RunOptions, donors: Sequence[Donor], labels: Mapping[str, 
         return net, [f"init: weights from {files} when the run began"] if files else []
     done = transplant(net, donors, labels)
     return net, [f"init from {files}: {line}" for line in done.summary()]
+
+
+def class_notes(splits: Splits) -> list[str]:
+    """What the reader of a score should know of classes that a split lacks, a line each."""
+    notes = []
+    for task, labels in splits.train.dataset.labels.items():
+        of_task = f" ({task})" if len(splits.train.dataset.labels) > 1 else ""
+        for one, missing, other in (
+            ("train", splits.train.pixels[task] == 0, "what is not in train is not learned"),
+            ("val", splits.val.pixels[task] == 0, "what is not in val is not scored"),
+        ):
+            names = [labels.names[k] for k in np.flatnonzero(missing)]
+            if names:
+                notes.append(f"{one} has no pixel of {listed(names)}{of_task}: {other}")
+    return notes
 
 
 def surroundings() -> dict[str, Any]:

@@ -55,7 +55,7 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
     model = read_model(folder.best)
     best = run.best
     if best is None and model.metrics:  # resumed, and not better since
-        best = evaluate_net(model.net, val, run.options.precision)
+        best = evaluate_net(model.net, val, run.options.precision, alone=True)
     task = next(iter(val.labels))
     labels = val.labels[task]
     matrix = best.matrix if best else ConfusionMatrix(len(labels))
@@ -84,7 +84,7 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
             options=_flat({**run.options.to_yaml(), "fingerprint": run.splits.fingerprint()}),
             facts=_facts(run),
             labels=labels,
-            scores=matrix.scores(),
+            scores=scores or matrix.scores(),
             counts=matrix.counts,
             rows=folder.rows,
             previews=previews,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def _assembled(header: Mapping[str, Any]) -> DenseClassifier:
 
 def _inputs(value: Any) -> InputOptions:
     expected = {"mean", "std", "order", "log"}
-    if not isinstance(value, dict) or set(value) != expected:
+    if not isinstance(value, dict) or not expected <= set(value) <= {f.name for f in fields(InputOptions)}:
         raise OptionError(f"inputs are {shown(value)}; expected null, or {', '.join(sorted(expected))}")
     return InputOptions(**value)
 

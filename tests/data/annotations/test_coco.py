@@ -83,6 +83,18 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
     assert "2 images without annotations are left out; --empty takes them as background" in done.notes
 
 
+def test_splits_of_the_names_of_images(tmp_path: Path) -> None:
+    path = coco(tmp_path / "in", annotation(1), annotation(2))
+    whole = json.loads(path.read_text())
+    for image, folder in zip(whole["images"], ("train2017", "val2017"), strict=True):
+        image["file_name"] = f"{folder}/0.png"
+        save(tmp_path / "in" / folder / "0.png", np.zeros((4, 6, 3), np.uint8))
+    path.write_text(json.dumps(whole))
+    import_annotations(path, tmp_path / "out")
+    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("masks/*.png"))
+    assert found == ["train/masks/0.png", "val/masks/0.png"]
+
+
 def test_annotations_without_segmentation_are_noted(tmp_path: Path) -> None:
     path = coco(tmp_path / "in", annotation(), {"image_id": 1, "category_id": 7, "bbox": [0, 0, 1, 1]})
     done = import_annotations(path, tmp_path / "out")
@@ -118,9 +130,7 @@ ROW = annotation()
         ),
     ],
 )
-def test_what_is_refused(
-    tmp_path: Path, annotations: list[dict[str, Any]], more: dict[str, Any], message: str
-) -> None:
+def test_what_is_refused(tmp_path: Path, annotations: list[dict[str, Any]], more: dict[str, Any], message: str) -> None:
     path = coco(tmp_path / "in", *annotations, **more)
     found = refusal(import_annotations, path, tmp_path / "out")
     assert found.startswith(f"{path}: ")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fullconv.data.annotations.entry import Entry, read_json
+from fullconv.data.text import read_text
 from refusals import refusal
 
 FILE = Path("a.json")
@@ -74,7 +75,9 @@ def test_points() -> None:
 def test_labels() -> None:
     assert entry(" a b ").label() == "a b"
     assert refusal(entry("a\nb").label).endswith("is 'a\\nb', expected a class name of one line" + FIX)
-    assert refusal(entry("a\u2028b").label).endswith("expected a class name of one line" + FIX)
+    for strange in ("a\u2028b", "a\0b", "\ud800", "a\x85b"):
+        assert refusal(entry(strange).label).endswith("expected a class name of one line" + FIX)
+    assert entry("\u3000\u6a5f\u3000\u68b0\u200d").label() == "\u6a5f\u3000\u68b0\u200d"
     assert refusal(entry(7).label).endswith(" is 7, expected text" + FIX)
 
 
@@ -100,6 +103,14 @@ def test_no_json(tmp_path: Path, text: str, reason: str) -> None:
     message = refusal(read_json, path)
     assert message.startswith(f"{path}: is not valid JSON ({reason}")
     assert message.endswith("); export it again")
+
+
+def test_larger_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a" * 2**21)
+    assert len(read_text(path, 2**21)) == 2**21
+    path.write_bytes(b"a" * (2**21 + 1))
+    assert refusal(read_text, path, 2**21) == f"{path}: is larger than 2 MiB; expected a smaller file; split it"
 
 
 def test_json_beyond_a_mebibyte(tmp_path: Path) -> None:

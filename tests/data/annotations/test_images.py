@@ -114,6 +114,12 @@ def test_sizes_are_those_of_the_image_read(tmp_path: Path, suffix: str, orientat
     assert picture_size(path) == ((3, 2) if orientation in (6, 8) else (2, 3))
 
 
+def test_damaged_exif_counts_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(DOT).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert picture_size(path) == read_image(path).shape[:2] == (2, 3)
+
+
 def test_sizes_of_other_files(tmp_path: Path) -> None:
     Image.fromarray(DOT).save(tmp_path / "a.bmp")
     np.save(tmp_path / "a.npy", DOT)

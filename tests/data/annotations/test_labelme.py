@@ -143,7 +143,7 @@ def flat(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def test_real_files_against_the_masks_of_labelme(shared_data: Path, tmp_path: Path) -> None:
-    """labelme draws outlines too, around rounded points: masks differ within a pixel of boundaries, and nowhere else."""
+    """labelme draws outlines too, around rounded points: masks differ within a pixel of boundaries only."""
     source = shared_data / "annotations" / "labelme"
     import_annotations(source, tmp_path / "out")
     names = (source / "data_dataset_voc" / "class_names.txt").read_text().split("\n")

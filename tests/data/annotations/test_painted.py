@@ -79,7 +79,10 @@ def test_lists_are_splits_and_images_may_lie_elsewhere(tmp_path: Path) -> None:
     image(tmp_path / "pictures" / "b.png")
     image(tmp_path / "pictures" / "c.png")
     done = import_annotations(root, tmp_path / "out", images=tmp_path / "pictures")
-    assert sorted(p.parent.parent.name + p.name for p in (tmp_path / "out").rglob("masks/*.png")) == ["traina.png", "valb.png"]
+    assert sorted(p.parent.parent.name + p.name for p in (tmp_path / "out").rglob("masks/*.png")) == [
+        "traina.png",
+        "valb.png",
+    ]
     assert "1 images without annotations are left out; --empty takes them as background" in done.notes
 
 
@@ -182,7 +185,10 @@ def test_datumaro_counts_by_number(tmp_path: Path) -> None:
         ({"label_map": ["a"]}, "label_map is ['a'], expected class names by number"),
         ({"label_map": {"a": "a"}}, "label_map is 'a', expected a number"),
         ({"label_map": {"0": "a"}}, "label_map is {'0': 'a'}, expected as many classes as there are colours, 3"),
-        ({"segmentation_colors": [[0, 0], [1, 1, 1], [2, 2, 2]]}, "segmentation_colors[0] is [0, 0], expected [r, g, b]"),
+        (
+            {"segmentation_colors": [[0, 0], [1, 1, 1], [2, 2, 2]]},
+            "segmentation_colors[0] is [0, 0], expected [r, g, b]",
+        ),
         ({"segmentation_colors": [[0, 0, 256]] * 3}, "segmentation_colors[0][2] is 256, expected a whole number"),
     ],
 )
@@ -290,5 +296,7 @@ def test_masks_in_supervisely_colours(tmp_path: Path) -> None:
 
 def test_a_real_list_that_is_not_what_the_masks_hold(shared_data: Path, tmp_path: Path) -> None:
     message = refusal(import_annotations, shared_data / "aerial", tmp_path / "out")
-    assert message.startswith(f"the masks hold 6 colours that {shared_data / 'aerial/classes.json'} does not list: #8429F6 (")
+    assert message.startswith(
+        f"the masks hold 6 colours that {shared_data / 'aerial/classes.json'} does not list: #8429F6 ("
+    )
     assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -154,7 +155,12 @@ def test_bitmaps_that_do_not_fit() -> None:
 def test_bitmaps_are_no_bombs() -> None:
     """A stream that grows a thousandfold is read no further than its picture can take."""
     bomb = text(zlib.compress(b"\0" * 2**26))
-    assert refusal(Bitmap(bomb, 0, 0, compressed=True).cover, (9, 9)).startswith("its bitmap cannot be decoded (")
+    tracemalloc.start()
+    message = refusal(Bitmap(bomb, 0, 0, compressed=True).cover, (9, 9))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert message.startswith("its bitmap cannot be decoded (")
+    assert peak < 2**21
     wide = bytearray(png(np.zeros((1, 1), np.uint8)))
     wide[16:24] = b"\x7f\xff\xff\xff" * 2
     wide[29:33] = zlib.crc32(wide[12:29]).to_bytes(4)
@@ -197,6 +203,7 @@ def test_negative_counts_of_coco() -> None:
 def test_run_lengths_that_do_not_fit() -> None:
     runs = Runs(np.array([3, 3]), (2, 3), whole=True)
     assert refusal(runs.cover, (3, 2)) == "its run lengths are for 2 x 3 (H x W) pixels, the image is 3 x 2 (H x W)"
+    assert "the image is 4 x 4 (H x W)" in refusal(runs.cover, (4, 4))
     part = Runs(np.array([2**40]), (2**20, 2**20))
     assert "are for 1048576 x 1048576 (H x W) pixels, the image is 9 x 9" in refusal(part.cover, (9, 9))
     for wrong in ([3, 2], [7], [2**62, 2**62, 2**62, 2**62, 6], []):

@@ -1,7 +1,7 @@
 """Annotation tools' exports -> a plain folder of images, palette masks and classes.txt.
 
 Each tool's reader (`coco`, `labelme`, `cvat`, `cvat_masks`, `yolo`, `labelstudio`, `supervisely`, `datumaro`) gives an
-`Export` of images with shapes or masks in colours (`scene`); `labelling` chooses the classes, `write` does the rest.
+`Export` of images with shapes or masks in colours (`scene`); `labelling` chooses the classes, `output` writes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from fullconv.data.annotations.formats import FORMATS, At, recognise
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.labelling import label_values
-from fullconv.data.annotations.write import Imported, Progress, check_out, select, survey, write
+from fullconv.data.annotations.output import Imported, Progress, check_out, select, survey, write
 from fullconv.errors import unknown_name
 
 __all__ = ["FORMATS", "ORDERS", "Imported", "import_annotations"]

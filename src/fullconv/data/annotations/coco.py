@@ -12,7 +12,7 @@ from pathlib import Path
 from fullconv.data.annotations.entry import Entry, read_json
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.regions import Polygon, Region, Runs, coco_lengths
-from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, split_of
+from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, split_of, split_of_name
 from fullconv.errors import DataError, printable
 
 _LARGEST = 2**31
@@ -20,7 +20,7 @@ _LARGEST = 2**31
 
 
 def read(files: list[Path], images: Images) -> Export:
-    """Read COCO files, each a split where its name or its folder's says so.
+    """Read COCO files, each a split where its name or its folder's, or the images' folders, say so.
 
     Raises:
         DataError: a file that does not hold what COCO's do; one line with file and entry.
@@ -45,7 +45,8 @@ def read(files: list[Path], images: Images) -> Export:
             name, number = entry["file_name"].text(), entry["id"].whole(0, _LARGEST)
             size = entry["height"].whole(1, _LARGEST), entry["width"].whole(1, _LARGEST)
             image = images.find(name, entry.where, near=path.parent)
-            found.append(AnnotatedImage(name, image, tuple(shapes.pop(number, ())), entry.where, split, size))
+            drawn, place = tuple(shapes.pop(number, ())), split or split_of_name(name)
+            found.append(AnnotatedImage(name, image, drawn, entry.where, place, size))
         if shapes:
             number, orphans = next(iter(shapes.items()))
             raise DataError(f"{orphans[0].where}.image_id is {number}, the id of no image; export it again")

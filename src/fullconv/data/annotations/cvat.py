@@ -14,7 +14,7 @@ from fullconv.data.annotations.entry import MAX_BYTES, Entry, Points
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.painted import hex_colour
 from fullconv.data.annotations.regions import Ellipse, Polygon, Region, Runs, rectangle
-from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped, split_of
+from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped, split_of, split_of_name
 from fullconv.data.text import read_text
 from fullconv.errors import DataError, one_line, printable
 from fullconv.labels import Colour
@@ -54,11 +54,10 @@ def read(files: list[Path], images: Images) -> Export:
 def _parse(path: Path) -> Element:
     from defusedxml.ElementTree import fromstring
 
+    text = read_text(path, MAX_BYTES)
     try:
-        root: Element = fromstring(read_text(path, MAX_BYTES), forbid_dtd=True)
+        root: Element = fromstring(text, forbid_dtd=True)
     except (SyntaxError, ValueError) as error:  # ParseError is a SyntaxError
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{printable(path)}: is not valid XML ({one_line(error)}); export it again") from error
     if root.tag != "annotations":
         raise DataError(f"{printable(path)}: begins with <{printable(root.tag)[:40]}>, expected CVAT's <annotations>")
@@ -82,7 +81,7 @@ def _image(element: Element, entry: Entry, images: Images, without_area: Counter
         height = z.parsed().whole(-_LARGEST, _LARGEST) if z else 0
         shapes.append(Shape(own["label"].label(), _region(child.tag, own), own.where, height))
     size = entry["height"].parsed().whole(1, _LARGEST), entry["width"].parsed().whole(1, _LARGEST)
-    split = split_of(folder) or split_of(entry.file.stem)
+    split = split_of(folder) or split_of_name(name) or split_of(entry.file.stem)
     return AnnotatedImage(name, image, tuple(shapes), entry.where, split, size)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class Entry:
     def label(self) -> str:
         """A class name: one line, blanks around it removed; it may be empty."""
         name = self.text().strip()
-        if len(name.splitlines()) > 1:
+        if not plain(name):
             self.refuse("a class name of one line")
         return name
 
@@ -130,6 +131,15 @@ class Entry:
                 self.refuse("a list of [x, y]")
             flat += pair
         return Entry(flat, self.file, self.keys).numbers().reshape(-1, 2)
+
+
+def plain(name: str) -> bool:
+    """Whether a name can be a line of a text file: no control characters, line ends or halves of characters.
+
+    >>> plain("Straße 1"), plain("a\\tb")
+    (True, False)
+    """
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 def read_json(path: Path) -> Entry:

@@ -106,7 +106,8 @@ def picture_size(path: Path) -> tuple[int, int]:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.ndim not in (2, 3):
                 raise DataError(
-                    f"{printable(path)}: holds an array of shape {array.shape}, expected (H, W) or (H, W, C); save it again"
+                    f"{printable(path)}: holds an array of shape {array.shape}, expected (H, W) or (H, W, C); "
+                    "save it again"
                 )
             return int(array.shape[0]), int(array.shape[1])
         if kind is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fullconv.data.annotations.entry import plain
 from fullconv.data.annotations.scene import Export, Shape
 from fullconv.data.pairs import listed
 from fullconv.errors import DataError, OptionError, printable, unknown_name
@@ -70,6 +71,9 @@ def label_values(
     if background not in OTHERS[1:]:
         raise unknown_name("choice for the background", background, OTHERS[1:])
     wanted = list(export.labels) if classes is None else [name.strip() for name in classes]
+    strange = next((name for name in wanted if not plain(name)), None)
+    if strange is not None:
+        raise OptionError(f"class name {printable(strange)[:60]!r} is not one line of plain text; correct it")
     names = [name for name in dict.fromkeys(wanted) if name and not is_void(name) and not is_background(name)]
     outside = [label for label in seen if label not in names and not is_void(label) and not is_background(label)]
     if outside and others == "error":

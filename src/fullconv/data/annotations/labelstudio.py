@@ -15,7 +15,7 @@ from fullconv.data.annotations.brush import Brush
 from fullconv.data.annotations.entry import Entry, read_json
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.regions import Ellipse, Polygon, Region, rectangle
-from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped
+from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, skipped, split_of_name
 from fullconv.data.image import SUFFIXES
 from fullconv.errors import DataError, printable
 
@@ -62,7 +62,7 @@ def _task(task: Entry, images: Images, without_area: Counter[str]) -> AnnotatedI
         if len(labels) > 1:
             value[kind].refuse("one label")
         shapes.append(Shape(labels[0] if labels else "", _region(kind, value, size), result.where))
-    return AnnotatedImage(name, image, tuple(shapes), task.where, size=size)
+    return AnnotatedImage(name, image, tuple(shapes), task.where, split_of_name(name), size)
 
 
 def _image_name(data: Entry) -> str:

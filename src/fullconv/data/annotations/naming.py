@@ -7,6 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import cast
 
 from fullconv.data.annotations.scene import AnnotatedImage
 from fullconv.errors import DataError, printable
@@ -15,10 +16,13 @@ from fullconv.errors import DataError, printable
 def output_names(images: Sequence[AnnotatedImage]) -> list[PurePath]:
     """For each image its relative path: its file's name, with its folders where another has the same name.
 
+    Args:
+        images: all of which have files.
+
     Raises:
         DataError: two images of one split whose masks would have one name.
     """
-    paths = [Path(image.path or image.name) for image in images]
+    paths = [cast(Path, image.path) for image in images]
     files = [path.with_name(image.embedded or path.name) for path, image in zip(paths, images, strict=True)]
     base = Path(os.path.commonpath([os.path.abspath(path.parent) for path in files]))  # noqa: PTH100  (keeps links)
     same: dict[tuple[str | None, str], int] = defaultdict(int)

@@ -135,11 +135,19 @@ def skipped(kinds: Mapping[str, int]) -> list[str]:
 def split_of_path(path: Path, root: Path) -> str | None:
     """The split that one of the folders between a file and the root speaks of.
 
-    >>> split_of_path(Path("export/train/a.json"), Path("export"))
-    'train'
+    >>> split_of_path(Path("train/export/val/a.json"), Path("train/export"))
+    'val'
     """
-    folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
-    return next((split for split in map(split_of, folders) if split), None)
+    return split_of_name(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that one of the folders in an image's name speaks of, on whatever machine it was given.
+
+    >>> split_of_name("train2017/a.jpg"), split_of_name("val\\\\a.jpg"), split_of_name("train.jpg")
+    ('train', 'val', None)
+    """
+    return next((split for split in map(split_of, re.split(r"[/\\]", name)[:-1]) if split), None)
 
 
 def split_of(text: str) -> str | None:

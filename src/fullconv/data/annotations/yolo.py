@@ -56,11 +56,10 @@ def read(files: list[Path], images: Images, boxes: bool) -> Export:
 
 def _described(path: Path) -> tuple[list[str], Mapping[str, str]]:
     """The names of the classes, and by split the folder of its images below the YAML file."""
+    text = read_text(path)
     try:
-        whole = Entry(yaml.safe_load(read_text(path)), path)
+        whole = Entry(yaml.safe_load(text), path)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{printable(path)}: is not valid YAML ({one_line(error)}); correct it there") from error
     if whole.get("kpt_shape"):
         whole["kpt_shape"].refuse("no key points: they have no area")

@@ -91,11 +91,13 @@ def find_coding(masks: Sequence[tuple[str, MaskFacts]], reader: MaskReader, labe
         below = [value for value in _solid_values(numbers) if value < VOID]
         numbered_labels = LabelSet.numbered(min(max(below, default=0) + 1, VOID))
         labels = LabelSet(("background", "foreground")) if binary else numbered_labels
-    table, recovered = _colour_table(coloured, [facts for _, facts in numbered], reader, labels)
+    table, recovered = _colour_table(coloured, numbers, reader, labels)
     if labels is None:
         labels = LabelSet(*_named_by_colour(table)) if table else LabelSet.numbered(1)
-    if recovered and max((c for c in table.values() if c != VOID), default=0) >= len(labels):
+    elif recovered:
         table = {colour: number if number < len(labels) else VOID for colour, number in table.items()}
+        own = {number: unpacked(colour) for colour, number in table.items() if number != VOID}
+        labels = LabelSet(labels.names, tuple(own.get(k, colour) for k, colour in enumerate(labels.colours)))
     if reader.classes != len(labels):
         reader = MaskReader(len(labels))
     if binary:
@@ -310,7 +312,8 @@ def _from_colours(rgb: Array, coding: Coding, shades_too: bool) -> Array:
         raise DataError("no colour of the masks fills an area; give the classes their colours in a YAML file")
     place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
     strange = known[place] != numbers
-    classes = np.array([coding.colours[int(colour)] for colour in known], np.uint8)[place]
+    targets = np.array([coding.colours[int(colour)] for colour in known], np.uint8)
+    classes: Array = targets[place]
     if not strange.any():
         return classes
     if shades_too:  # what is left lies between two classes, and takes the nearest pixel's
@@ -324,7 +327,7 @@ def _from_colours(rgb: Array, coding: Coding, shades_too: bool) -> Array:
             nearest[gap < gaps], gaps = index, np.minimum(gap, gaps)
         shade = (gaps <= _NEAR)[where]
         rows, columns = (axis[shade] for axis in np.nonzero(strange))
-        classes[rows, columns] = np.array([coding.colours[int(c)] for c in known], np.uint8)[nearest[where[shade]]]
+        classes[rows, columns] = targets[nearest[where[shade]]]
         strange[rows, columns] = False
     return _filled(classes, strange)
 

@@ -140,6 +140,9 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
+SILENT = ("0 and 255", "classes from 1")
+"""The errors that no reader meets: such masks can be read, and mean something else."""
+
 LEAKS = ("same image across splits", "similar image across splits", "augmented copy across splits")
 """The kinds that name scenes which a repaired copy leaves out of their split, because another has them too."""
 

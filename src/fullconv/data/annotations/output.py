@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,18 +192,17 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 def _copy(image: AnnotatedImage, target: Path) -> tuple[int, int]:
     """Copy an image byte for byte; (H, W) of it."""
-    if image.path is None:
-        raise DataError(f"{image.where}: has no file")
+    path = cast(Path, image.path)  # `select` lets no other pass
     target.parent.mkdir(parents=True, exist_ok=True)
     if not image.embedded:
-        size = picture_size(image.path)
-        shutil.copyfile(image.path, target)
+        size = picture_size(path)
+        shutil.copyfile(path, target)
         return size
-    target.write_bytes(embedded_image(image.path))
+    target.write_bytes(embedded_image(path))
     try:
         return picture_size(target)
     except DataError as error:
-        raise DataError(str(error).replace(printable(target), f"{printable(image.path)}: imageData")) from error
+        raise DataError(str(error).replace(printable(target), f"{printable(path)}: imageData")) from error
 
 
 def _check_size(image: AnnotatedImage, found: tuple[int, ...], stated: tuple[int, ...] | None, who: str) -> None:
