@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 import fullconv
 from fullconv.data.sample import IMAGE
 from fullconv.data.wafer import render
+from fullconv.data.wafermaps import wafer_maps
 from fullconv.inference.batches import coarse_scores
 from fullconv.report.pictures import colour
 
@@ -35,16 +36,13 @@ Map = NDArray[np.uint8]
 
 def maps(path: Path, shortest: int) -> Iterator[tuple[str, Map]]:
     """(pattern, map) of every different map whose sides are at least `shortest` dies."""
-    file = np.load(path, allow_pickle=False)
-    flat, shapes, labels = file["flat"], file["shapes"], file["labels"]
-    ends = np.cumsum(shapes[:, 0].astype(np.int64) * shapes[:, 1])
+    found = wafer_maps(path)
     seen: set[bytes] = set()
-    for (height, width), end, label in zip(shapes.tolist(), ends.tolist(), labels.tolist(), strict=True):
-        cells = flat[end - height * width : end].reshape(height, width)
+    for cells, labels in zip(found, found.labels, strict=True):
         digest = hashlib.sha1(cells.tobytes()).digest()
-        if min(height, width) >= shortest and digest not in seen:
+        if min(cells.shape) >= shortest and digest not in seen:
             seen.add(digest)
-            yield str(label), cells
+            yield labels[0], cells
 
 
 def main() -> None:

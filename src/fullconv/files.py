@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fullconv.errors import OptionError, printable
+from fullconv.errors import DataError, OptionError, one_line, printable
 
 
 @contextmanager
@@ -52,16 +52,21 @@ def fresh_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         OptionError: something is there.
+        DataError: it cannot be written.
     """
     target = Path(path).absolute()
     require_fresh(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         if target.exists():
             target.rmdir()
         temporary.rename(target)
+    except OSError as error:
+        raise DataError(
+            f"{printable(path)}: cannot be written ({one_line(error)}); check the folder and disk"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -46,6 +46,35 @@ def test_tensors_are_the_images_channels_first() -> None:
     assert tensor[1, 0, 2, 4] == given_images[1][2, 0, 0]
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("uint16", torch.uint16), ("float32", torch.float32)])
+def test_measured_values_keep_their_type(kind: str, expected: torch.dtype) -> None:
+    values = [(1000 * np.random.default_rng(seed).random((4, 5, 7))).astype(kind) for seed in range(2)]
+    tensor = to_tensor(values, CPU)
+    assert (tensor.dtype, tensor.shape) == (expected, (2, 7, 4, 5))
+    assert tensor[1, 6, 3, 2] == values[1][3, 2, 6]
+
+
+def test_types_may_differ_within_a_pass() -> None:
+    """Of one input's files some may hold whole numbers and some real ones; two inputs have types of their own."""
+    torch.manual_seed(0)
+    net = build("fcn8s-slim", 3, channels={"bands": 5, "colour": 3}, width=0.1).eval()
+    for parameter in net.heads.parameters():
+        nn.init.normal_(parameter)
+    rng = np.random.default_rng(0)
+    stream = [
+        {"bands": rng.integers(0, 300, (8, 9, 5)).astype(kind), "colour": rng.integers(0, 256, (8, 9, 3), np.uint8)}
+        for kind in ("uint16", "float32", "uint8", "uint16")
+    ]
+    found = list(coarse_scores(net, enumerate(stream)))
+    for (_, tasks), inputs in zip(found, stream, strict=True):
+        plain = {
+            name: torch.from_numpy(value.astype(np.float32)).permute(2, 0, 1)[None] for name, value in inputs.items()
+        }
+        with torch.no_grad():
+            expected = net.coarse(plain)["semantic"].scores
+        torch.testing.assert_close(tasks["semantic"].scores, expected, rtol=1e-4, atol=1e-4)
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.sampled_from([(8, 9), (9, 8), (1, 37), (33, 20)]), max_size=9), st.sampled_from([1, 100, 300, 1 << 18])

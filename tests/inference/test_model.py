@@ -144,7 +144,79 @@ def test_inputs_of_other_channels(channels: int) -> None:
 def test_drawable_keeps_colour_and_grey() -> None:
     for channels, kept in ((1, 1), (2, 1), (3, 3), (4, 1), (7, 1)):
         image = np.arange(2 * 2 * channels, dtype=np.uint8).reshape(2, 2, channels)
-        assert np.array_equal(drawable(image, InputOptions((0,) * channels, (1,) * channels)), image[:, :, :kept])
+        options = InputOptions((0,) * channels, (1,) * channels)
+        assert np.array_equal(drawable(image, options), image[:, :, :kept])
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(("preview", "chosen"), [((2, 9, 4), [3, 0, 1]), ((4,), [1]), ((), [0])])
+def test_drawable_shows_the_preview(kind: str, preview: tuple[int, ...], chosen: list[int]) -> None:
+    options = InputOptions((10, 20, 30, 40), (1, 2, 3, 4), bands=(9, 4, 7, 2), preview=preview)
+    image = np.random.default_rng(0).integers(0, 60, (5, 6, 4)).astype(kind)
+    found = drawable(image, options)
+    assert (found.dtype, found.shape) == (np.uint8, (5, 6, len(chosen)))
+    for place, channel in enumerate(chosen):
+        if kind == "uint8":
+            assert np.array_equal(found[:, :, place], image[:, :, channel]), "pictures are as they are"
+            continue
+        deviations = (image[:, :, channel].astype(float) - (10, 20, 30, 40)[channel]) / (1, 2, 3, 4)[channel]
+        assert np.abs(found[:, :, place] - np.interp(deviations, [-2, 2], [0, 255])).max() <= 1
+
+
+def test_three_measured_channels_without_a_preview_are_a_picture() -> None:
+    options = InputOptions((100, 200, 300), (10, 20, 30))
+    image = np.array([[[100, 160, 1e9], [120, 240, -1e9]]], np.float32)
+    assert drawable(image, options).tolist() == [[[127, 0, 255], [255, 255, 0]]]
+
+
+def test_depth_is_drawn_by_its_logarithm() -> None:
+    options = InputOptions((np.log(1000.0),), (np.log(2.0),), log=True)
+    found = drawable(np.array([[[0], [250], [1000], [4000], [60_000]]], np.uint16), options)
+    assert np.abs(found[0, :, 0] - np.array([0, 0, 127.5, 255, 255])).max() <= 1
+
+
+def test_bands_are_checked() -> None:
+    inputs = {"image": InputOptions((0, 0), (1, 1), bands=(3, 1))}
+    model = Model(make_net(inputs=inputs))
+    values = np.random.default_rng(0).normal(0, 3, (20, 30, 2))
+    found = model.inputs(values)["image"]
+    assert found.dtype == np.float32
+    assert np.array_equal(found, values.astype(np.float32))
+    expected = "expected an array of (H, W, 2) numbers, such as the bands of the files it was trained on"
+    for wrong, told in (
+        (values[:, :, 0], "float64 of shape (20, 30)"),
+        (np.zeros((20, 30, 3), np.uint8), "uint8 of shape (20, 30, 3)"),
+        (values > 0, "bool of shape (20, 30, 2)"),
+        (Image.new("RGB", (3, 4)), "Image"),
+    ):
+        with pytest.raises(OptionError) as caught:
+            model.predict(wrong)
+        assert str(caught.value) == f"input 'image' is {told}; {expected}"
+    values[3, 4, 1] = np.nan
+    with pytest.raises(OptionError, match="input 'image' is not two-dimensional or not finite; put 0 where nothing"):
+        model.predict(values)
+
+
+def test_bands_from_files(tmp_path: Path) -> None:
+    model = Model(make_net(inputs={"image": InputOptions((0, 0), (1, 1), bands=(3, 1))}))
+    values = np.random.default_rng(0).normal(0, 3, (20, 30, 4)).astype(np.float32)
+    np.save(tmp_path / "a.npy", values)
+    expected = model.predict(values[:, :, [2, 0]]).labels
+    for path in (tmp_path / "a.npy", str(tmp_path / "a.npy")):
+        assert np.array_equal(model.predict(path).labels, expected)
+    np.save(tmp_path / "b.npy", values[:, :, :2])
+    with pytest.raises(DataError, match=r"b.npy: has 2 bands, and band 3 is asked for"):
+        model.predict(tmp_path / "b.npy")
+    Image.new("RGB", (3, 4)).save(tmp_path / "c.png")
+    with pytest.raises(DataError, match=r"c.png: is no TIFF; rasters of chosen bands are TIFF or .npy files"):
+        model.predict(tmp_path / "c.png")
+
+
+def test_depth_from_a_file(tmp_path: Path) -> None:
+    model = Model(make_net(inputs={"image": InputOptions((7.5,), (1,), log=True, bands=(1,))}))
+    depth = np.random.default_rng(0).integers(0, 9000, (20, 30), dtype=np.uint16)
+    np.save(tmp_path / "a.npy", depth)
+    assert np.array_equal(model.predict(tmp_path / "a.npy").scores(), model.predict(depth).scores())
 
 
 def test_several_inputs_and_tasks() -> None:

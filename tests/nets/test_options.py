@@ -24,7 +24,9 @@ def input_options(draw: st.DrawFn) -> InputOptions:
     mean = draw(st.lists(st.floats(-1e6, 1e6), min_size=count, max_size=count))
     std = draw(st.lists(st.floats(1e-6, 1e6), min_size=count, max_size=count))
     order = draw(st.sampled_from(["rgb", "bgr"])) if count == 3 else "rgb"
-    return InputOptions(tuple(mean), tuple(std), order, draw(st.booleans()))
+    bands = draw(st.none() | st.lists(st.integers(1, 65535), min_size=count, max_size=count)) or []
+    preview = draw(st.just([]) | st.permutations(bands).map(lambda b: b[: 3 if count >= 3 else 1]))
+    return InputOptions(tuple(mean), tuple(std), order, draw(st.booleans()), tuple(bands), tuple(preview))
 
 
 net_options = st.builds(
@@ -56,6 +58,8 @@ def test_defaults_may_be_left_out_of_the_json() -> None:
     value = options().to_json()
     for key in ("fusion", "padding", "upsampling", "dropout", "width", "scales"):
         del value[key]
+    for key in ("order", "log", "bands", "preview"):
+        del value["inputs"]["image"][key]
     assert NetOptions.from_json(value) == options()
 
 
@@ -139,6 +143,16 @@ def test_net_refusals(changes: dict[str, Any], message: str) -> None:
         (((0,), (1,), "brg"), "unknown channel order 'brg'; did you mean"),
         (((0,), (1,), "bgr"), "order 'bgr' needs 3 channels, not 1; use 'rgb'"),
         (((0,), (1,), "rgb", 1), "an input's log is 1; expected true or false"),
+        (((0,), (1,), "rgb", False, (0,)), "an input's bands are (0,); expected numbers from 1 on"),
+        (((0,), (1,), "rgb", False, (65536,)), "an input's bands are (65536,); expected numbers from 1 on"),
+        (((0,), (1,), "rgb", False, (True,)), "an input's bands are (True,); expected numbers from 1 on"),
+        (((0,), (1,), "rgb", False, (1.0,)), "an input's bands are (1.0,); expected numbers from 1 on"),
+        (((0,), (1,), "rgb", False, "1"), "an input's bands are ('1',); expected numbers from 1 on"),
+        (((0,), (1,), "rgb", False, (1,), (0,)), "an input's preview are (0,); expected numbers from 1 on"),
+        (((0,), (1,), "rgb", False, (1, 2)), "an input has 2 bands and 1 means; expected as many"),
+        (((0,), (1,), "rgb", False, (), (1,)), "an input's preview is (1,); expected one or three of its bands"),
+        (((0, 0), (1, 1), "rgb", False, (1, 2), (3,)), "an input's preview is (3,); expected one or three of its"),
+        (((0, 0), (1, 1), "rgb", False, (1, 2), (1, 2)), "an input's preview is (1, 2); expected one or three of"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -157,6 +171,9 @@ def test_input_refusals(arguments: tuple[Any, ...], message: str) -> None:
         (lambda v: v.update(inputs={"image": 3}), "the net's options are incomplete or of a wrong type"),
         (lambda v: v.update(inputs={"image": {"mean": 3, "std": 3}}), "the net's options are incomplete"),
         (lambda v: v.update(inputs={"image": {"mean": [3]}}), "the net's options are incomplete"),
+        (lambda v: v["inputs"]["image"].update(bands=7), "the net's options are incomplete or of a wrong type"),
+        (lambda v: v["inputs"]["image"].update(bands=None), "the net's options are incomplete or of a wrong type"),
+        (lambda v: v["inputs"]["image"].update(preview=[[1]]), "an input's preview are ([1],); expected numbers"),
         (lambda v: v.update(classes=21), "the net's options are incomplete or of a wrong type"),
         (lambda v: v.update(scales=[16]), "the net's options are incomplete or of a wrong type"),
         (lambda v: v.update(scales={"x": 1}), "the net's options are incomplete or of a wrong type"),

@@ -142,7 +142,7 @@ def test_what_is_drawn_are_the_preview_bands(trained: tuple[Path, Trained], tmp_
 
 
 def test_it_learns_from_a_band_that_no_picture_has(tmp_path: Path) -> None:
-    run = train(make_rasters(tmp_path), out=tmp_path / "r", steps=60, lr=0.03, crop=(16, 16), **NET)
+    run = train(make_rasters(tmp_path), out=tmp_path / "r", steps=120, lr=0.03, **NET)
     assert run.scores is not None
     assert run.scores.pixel_accuracy > 0.9
     again = evaluate(Model.load(run.model), tmp_path / "data.yaml", "val")
@@ -215,7 +215,9 @@ def test_inputs_are_chosen(tmp_path: Path) -> None:
     assert (inputs["depth"].log, inputs["depth"].bands) == (True, (1,))
     again = train(data, str(run.model), out=tmp_path / "again", steps=1)
     assert Model.load(again.model).net.options.inputs == inputs
-    only = train(data, str(tmp_path / "colour" / "best.safetensors"), out=tmp_path / "only", steps=1, precision="float32")
+    only = train(
+        data, str(tmp_path / "colour" / "best.safetensors"), out=tmp_path / "only", steps=1, precision="float32"
+    )
     assert list(Model.load(only.model).net.options.inputs) == ["color"], "a model takes the inputs that it had"
 
 

@@ -9,16 +9,18 @@ import pytest
 import torch
 import yaml
 
+from fullconv.data.check import Moments
 from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.errors import DataError, GeometryError, ModelFileError, OptionError
 from fullconv.labels import LabelSet
-from fullconv.nets import FCN, build
+from fullconv.nets import FCN, NETS, InputOptions, build
 from fullconv.training.recipes import RECIPES
 from fullconv.training.setup import (
     RunOptions,
     Splits,
     choose_net,
     make_net,
+    named_inputs,
     open_splits,
     read_donors,
     resolve_options,
@@ -219,7 +221,88 @@ def test_inputs_need_not_be_called_image() -> None:
     assert IMAGE == "image"
     sample = one(0)
     renamed = Sample("s", {"photo": sample.inputs[IMAGE]}, sample.masks)
-    splits = open_splits(
-        tuple(InMemory([renamed], s, None, {"photo": InputKind()}) for s in ("train", "val"))
-    )
+    splits = open_splits(tuple(InMemory([renamed], s, None, {"photo": InputKind()}) for s in ("train", "val")))
     assert list(resolve(splits).net.inputs) == ["photo"]
+
+
+def test_the_inputs_that_a_net_takes(tmp_path: Path) -> None:
+    assert named_inputs("fcn8s-slim") is None, "those of any data"
+    assert named_inputs("voc-fcn8s") == ["image"]
+    assert named_inputs("nyud-fcn32s-hha") == ["hha"]
+    assert named_inputs("nyud-fcn32s-color-d") == ["color", "depth"]
+    assert named_inputs("no-such-net") is None, "who builds it refuses it"
+    net = build("fcn1s-slim", 3, channels={"a": 3, "b": 1}, width=0.1)
+    assert named_inputs(net.options) == ["a", "b"]
+    write_model(tmp_path / "m.safetensors", ModelFile(net, {SEMANTIC: LABELS}))
+    assert named_inputs(str(tmp_path / "m.safetensors")) == ["a", "b"]
+    with pytest.raises(ModelFileError, match="does not exist"):
+        named_inputs("none.safetensors")
+
+
+KINDS = {
+    "photo": InputKind(), "radar": InputKind(2), "depth": InputKind(1, log=True),
+    "bands": InputKind(5, (7, 5, 4, 2, 1), (5, 4, 2)),
+}  # fmt: skip
+
+
+def several() -> InMemory:
+    """An input of each kind."""
+    arrays = {name: np.ones((8, 9, kind.channels), np.uint8) for name, kind in KINDS.items()}
+    return InMemory([Sample("s", arrays, {SEMANTIC: np.zeros((8, 9), np.uint8)})], inputs=KINDS)
+
+
+def test_what_was_measured_is_normalised_by_the_data_and_pictures_by_the_trunk() -> None:
+    moments = {
+        "radar": Moments((1.0, 2.0), (3.0, 4.0)), "depth": Moments((7.5,), (0.5,)),
+        "bands": Moments((1.0, 2.0, 3.0, 4.0, 5.0), (6.0, 7.0, 8.0, 9.0, 10.0)),
+    }  # fmt: skip
+    inputs = choose_net("fcn8s-slim", several(), {"width": 0.1}, moments).inputs
+    assert list(inputs) == ["photo", "radar", "depth", "bands"]
+    assert inputs["photo"] == build("fcn8s-slim", width=0.1).options.inputs["image"]
+    assert inputs["radar"] == InputOptions((1, 2), (3, 4))
+    assert inputs["depth"] == InputOptions((7.5,), (0.5,), log=True)
+    assert inputs["bands"] == InputOptions((1, 2, 3, 4, 5), (6, 7, 8, 9, 10), bands=(7, 5, 4, 2, 1), preview=(5, 4, 2))
+    assert choose_net("fcn8s-slim", several(), {"width": 0.1}).inputs["radar"] == InputOptions(
+        (127.5,) * 2, (64.0,) * 2
+    )
+
+
+def test_a_normalisation_that_was_given_is_kept() -> None:
+    own = {"image": InputOptions((5, 6), (7, 8))}
+    data = InMemory([Sample("s", {IMAGE: np.ones((8, 9, 2), np.uint8)}, one(0).masks)], inputs={IMAGE: InputKind(2)})
+    moments = {IMAGE: Moments((1.0, 2.0), (3.0, 4.0))}
+    assert choose_net("fcn8s-slim", data, {"width": 0.1, "inputs": own}, moments).inputs == own
+    net = build("fcn8s-slim", 3, width=0.1, inputs=own).options
+    assert choose_net(net, data, {}, moments).inputs == own
+
+
+def test_a_published_net_keeps_its_normalisation() -> None:
+    kinds = {"color": InputKind(), "depth": InputKind(1, (1,), (1,), log=True)}
+    arrays = {name: np.ones((8, 9, kind.channels), np.uint8) for name, kind in kinds.items()}
+    labels = {SEMANTIC: LabelSet.numbered(40)}
+    data = InMemory([Sample("s", arrays, {SEMANTIC: np.zeros((8, 9), np.uint8)})], "train", labels, kinds)
+    net = choose_net("nyud-fcn32s-color-d", data, {"width": 0.1}, {"depth": Moments((1.0,), (2.0,))})
+    assert net.inputs == NETS["nyud-fcn32s-color-d"].inputs
+    with pytest.raises(OptionError, match=r"inputs with channels .*; nyud-fcn32s-hha takes \{'hha': 3\}: choose fcn"):
+        choose_net("nyud-fcn32s-hha", data, {"width": 0.1})
+
+
+def test_splits_of_other_inputs_are_refused() -> None:
+    image = {IMAGE: np.ones((8, 9, 2), np.uint8)}
+    samples = [Sample("s", image, {SEMANTIC: np.zeros((8, 9), np.uint8)})]
+    train = InMemory(samples, inputs={IMAGE: InputKind(2, (1, 2))})
+    for other in (InputKind(2, (2, 1)), InputKind(2), InputKind(2, (1, 2), log=True)):
+        with pytest.raises(
+            DataError, match=r"train has the classes and inputs .*InputKind.*, val .*; expected the same"
+        ):
+            open_splits((train, InMemory(samples, "val", inputs={IMAGE: other})))
+
+
+def test_inputs_that_are_wanted() -> None:
+    data = several()
+    with pytest.raises(OptionError, match=r"unknown input of arrays 'fotos'; did you mean 'photo'\? Choices: bands, "):
+        open_splits((data, data), inputs=["fotos"])
+    with pytest.raises(OptionError, match="arrays: has the inputs photo, radar, depth, bands, the net takes photo;"):
+        open_splits((data, data), inputs=["photo"])
+    splits = open_splits((data, data), inputs=["bands", "depth", "radar", "photo"])
+    assert set(splits.train.moments) == {"radar", "depth", "bands"}

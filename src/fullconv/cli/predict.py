@@ -13,7 +13,9 @@ from fullconv.cli.show import print_json, progress_bar
 
 def predict(
     model: ModelPath,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs, .npz of wafer maps.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder; or a .png for a single image.")] = Path(
         "predictions"
     ),

@@ -109,14 +109,18 @@ def picture_header(path: Path) -> PictureHeader:
     """
     with opened(path) as (stream, head):
         if format_of(head) == NUMPY:
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            kind = "8-bit grey" if shape[2:] in ((), (1,)) else "8-bit RGB"
-            return PictureHeader((int(shape[0]), int(shape[1])), kind, 1)
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            _check_array(printable(path), values, MAX_PIXELS)
+            kind = "8-bit grey" if values.shape[2:] in ((), (1,)) else "8-bit RGB"
+            return PictureHeader((values.shape[0], values.shape[1]), kind, 1)
         stream.seek(0)
         picture = _plugin(printable(path), head)(stream)
         orientation = _orientation(picture)
         size = picture.height, picture.width
-        return PictureHeader(size[::-1] if orientation in _SIDES_SWAPPED else size, _kind(picture), orientation)
+        check_pixels(printable(path), size, MAX_PIXELS)
+        # Pillow turns TIFFs by itself when it decodes them, and gives the size that they have then.
+        swapped = orientation in _SIDES_SWAPPED and not isinstance(picture, TiffImagePlugin.TiffImageFile)
+        return PictureHeader(size[::-1] if swapped else size, _kind(picture), orientation)
 
 
 def as_image(value: str | Path | Image.Image | NDArray[Any]) -> Array:
@@ -231,11 +235,12 @@ def load_picture(path: Path, stream: IO[bytes], head: bytes, max_pixels: int = M
         raise DataError(f"{name}: holds {count} or frames, expected one; save each as a file of its own")
     args = picture.tile[0].args if picture.tile else ""
     rawmode = args[0] if isinstance(args, tuple) and args else args
+    lying = _orientation(picture) in _UPRIGHT  # before it is decoded: Pillow turns TIFFs then
     picture.load()
-    turned = upright(picture)
-    turned.info["rawmode"] = rawmode
-    turned.info["turned"] = turned is not picture
-    return turned
+    result = upright(picture)
+    result.info["rawmode"] = rawmode
+    result.info["turned"] = lying
+    return result
 
 
 def upright(picture: Image.Image) -> Image.Image:

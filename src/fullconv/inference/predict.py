@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from PIL import Image
 
 from fullconv.data.image import SUFFIXES, find_images
 from fullconv.data.sample import Values
+from fullconv.data.wafer import render
+from fullconv.data.wafermaps import wafer_maps
 from fullconv.errors import DataError, OptionError
 from fullconv.files import atomic
 from fullconv.inference.batches import ahead, coarse_scores, depth_of
@@ -24,12 +26,16 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One image to label: where it is and where its mask goes, and what else is wanted."""
+    """One image to label: where it is and where its mask goes, and what else is wanted.
+
+    `number` is that of a map in a file of wafer maps; the image is then this map, not the file.
+    """
 
     image: Path
     mask: Path
     overlay: Path | None = None
     scores: Path | None = None
+    number: int | None = None
 
     @property
     def outputs(self) -> list[Path]:
@@ -83,7 +89,8 @@ def predict(
 
 
 def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False, scores: bool = False) -> list[Job]:
-    """The jobs of files, folders (searched through) and globs; masks keep the folders' structure.
+    """The jobs of files, folders (searched through) and globs; masks keep the folders' structure. An ``.npz`` file of
+    wafer maps gives a job for each map.
 
     In folders, hidden files are left out, and so is `out` where it lies in one of them.
 
@@ -102,13 +109,13 @@ def plan(inputs: Sequence[str | Path], out: str | Path, *, overlay: bool = False
     found = {p: mask if masks[mask] == 1 else mask.with_name(f"{p.name}.png") for p, mask in found.items()}
     if out.suffix.lower() in set(SUFFIXES) - {".png"}:
         raise OptionError(f"{out} would be a {out.suffix[1:]} file; masks are PNG: name a folder or a file in .png")
-    if out.suffix.lower() == ".png" and len(found) > 1:
-        raise OptionError(f"{out} is one file for {len(found)} images; give a folder")
     jobs = []
-    for image, relative in found.items():
+    for image, relative, number in _with_maps(found):
         mask = out if out.suffix.lower() == ".png" else out / relative
         more = mask.with_name(f"{mask.stem}_overlay.png"), mask.with_name(f"{mask.stem}_scores.npy")
-        jobs.append(Job(image, mask, more[0] if overlay else None, more[1] if scores else None))
+        jobs.append(Job(image, mask, more[0] if overlay else None, more[1] if scores else None, number))
+    if out.suffix.lower() == ".png" and len(jobs) > 1:
+        raise OptionError(f"{out} is one file for {len(jobs)} images; give a folder")
     taken: dict[Path, Path] = {}
     sources = {job.image.resolve() for job in jobs}
     for job in jobs:
@@ -142,6 +149,17 @@ def _found(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     return found
 
 
+def _with_maps(found: Mapping[Path, Path]) -> Iterator[tuple[Path, Path, int | None]]:
+    """Image, relative path of its mask, and number; a file of wafer maps is as many images as it has maps."""
+    for image, relative in found.items():
+        if image.suffix.lower() != ".npz":
+            yield image, relative, None
+            continue
+        maps = wafer_maps(image)
+        for number in range(len(maps)):
+            yield image, relative.with_name(f"{maps.name(number)}.png"), number
+
+
 def predict_files(
     model: Model, jobs: Sequence[Job], *, precision: str = "float32", progress: Progress | None = None
 ) -> Outcome:
@@ -170,9 +188,11 @@ def predict_files(
         if progress is not None:
             progress(len(outcome.written) + len(outcome.failures), len(jobs), image.name)
 
+    maps = {path: wafer_maps(path) for path in {job.image for job in jobs if job.number is not None}}
+
     def read(job: Job) -> tuple[Job, dict[str, Values] | str]:
         try:
-            return job, model.inputs(job.image)
+            return job, model.inputs(job.image if job.number is None else render(maps[job.image][job.number]))
         except DataError as error:
             return job, str(error)
 

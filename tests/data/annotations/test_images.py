@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.data.annotations.images import Images, picture_size
-from fullconv.data.image import read_image
+from fullconv.data.annotations.images import Images
+from fullconv.data.image import picture_header, read_image
 from fullconv.errors import OptionError
 from makers import save
 from refusals import refusal
@@ -110,30 +110,31 @@ def test_sizes_are_those_of_the_image_read(tmp_path: Path, suffix: str, orientat
     if orientation:
         exif[274] = orientation
     Image.fromarray(DOT).save(path, exif=exif)
-    assert picture_size(path) == read_image(path).shape[:2]
-    assert picture_size(path) == ((3, 2) if orientation in (6, 8) else (2, 3))
+    assert picture_header(path).size == read_image(path).shape[:2]
+    assert picture_header(path).size == ((3, 2) if orientation in (6, 8) else (2, 3))
 
 
 def test_damaged_exif_counts_as_none(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(DOT).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert picture_size(path) == read_image(path).shape[:2] == (2, 3)
+    assert picture_header(path).size == read_image(path).shape[:2] == (2, 3)
 
 
 def test_sizes_of_other_files(tmp_path: Path) -> None:
     Image.fromarray(DOT).save(tmp_path / "a.bmp")
     np.save(tmp_path / "a.npy", DOT)
-    assert picture_size(tmp_path / "a.bmp") == picture_size(tmp_path / "a.npy") == (2, 3)
+    assert picture_header(tmp_path / "a.bmp").size == picture_header(tmp_path / "a.npy").size == (2, 3)
     (tmp_path / "a.png").write_bytes(b"GIF89a")
-    assert refusal(picture_size, tmp_path / "a.png") == (
-        f"{tmp_path / 'a.png'}: is no picture that is read here; convert it to PNG"
+    assert refusal(picture_header, tmp_path / "a.png") == (
+        f"{tmp_path / 'a.png'}: holds a GIF, expected a JPEG, PNG, TIFF, WebP, BMP or .npy file; convert it to PNG"
     )
     np.save(tmp_path / "b.npy", np.zeros(3))
-    assert refusal(picture_size, tmp_path / "b.npy") == (
-        f"{tmp_path / 'b.npy'}: holds an array of shape (3,), expected (H, W) or (H, W, C); save it again"
+    assert refusal(picture_header, tmp_path / "b.npy") == (
+        f"{tmp_path / 'b.npy'}: holds float64 of shape (3,), expected uint8 of shape (H, W) or (H, W, 1 | 3 | 4); "
+        "scale it to 0..255 and put the channels last"
     )
     Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / "c.png")
     content = bytearray((tmp_path / "c.png").read_bytes())
     content[16:24] = b"\x00\x01\x00\x00" * 2
     (tmp_path / "c.png").write_bytes(content)
-    assert "c.png: " in refusal(picture_size, tmp_path / "c.png")
+    assert "c.png: " in refusal(picture_header, tmp_path / "c.png")

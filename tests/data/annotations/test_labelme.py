@@ -124,7 +124,7 @@ def test_a_single_file(tmp_path: Path) -> None:
         (shape("a", "polygon", []), {"imageHeight": 6, "imageWidth": 4}, "the sides are swapped: turn the image"),
         (shape("a", "polygon", []), {"imageWidth": "6"}, "imageWidth is '6', expected a whole number"),
         (shape("a", "polygon", []), {"imagePath": "x", "imageData": "ß"}, "imageData is no base64 (ValueError: "),
-        (shape("a", "polygon", []), {"imagePath": "x", "imageData": "abcd" * 9}, "imageData: is no picture"),
+        (shape("a", "polygon", []), {"imagePath": "x", "imageData": "abcd" * 9}, "imageData: holds something unknown"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, entry: dict[str, Any], more: dict[str, Any], message: str) -> None:

@@ -225,7 +225,7 @@ def test_out_must_be_new_or_empty(tmp_path: Path) -> None:
     for out in (tmp_path / "out", tmp_path / "file"):
         with pytest.raises(OptionError) as caught:
             import_annotations(tmp_path / "in", out)
-        assert str(caught.value) == f"{out} exists and is not an empty folder; name a new one with -o"
+        assert str(caught.value) == f"{out} exists and is not an empty folder; name a new one"
 
 
 def test_a_failed_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

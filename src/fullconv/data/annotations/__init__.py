@@ -13,8 +13,9 @@ from pathlib import Path
 from fullconv.data.annotations.formats import FORMATS, At, recognise
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.labelling import label_values
-from fullconv.data.annotations.output import Imported, Progress, check_out, select, survey, write
+from fullconv.data.annotations.output import Imported, Progress, select, survey, write
 from fullconv.errors import unknown_name
+from fullconv.files import require_fresh
 
 __all__ = ["FORMATS", "ORDERS", "Imported", "import_annotations"]
 
@@ -59,7 +60,7 @@ def import_annotations(
     if order not in ORDERS:
         raise unknown_name("order", order, ORDERS)
     source, out = Path(source), Path(out)
-    check_out(out)
+    require_fresh(out)
     name, files = recognise(source, format)
     at = At(source, Images(source, None if images is None else Path(images)), boxes)
     export = FORMATS[name].read(files, at)

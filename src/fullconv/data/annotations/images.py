@@ -7,11 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import numpy as np
-from PIL import BmpImagePlugin, ExifTags, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL import WebPImagePlugin as WebP
 
-from fullconv.data.image import MAX_PIXELS, NUMPY, check_pixels, find_images, format_of, opened
+from fullconv.data.image import find_images
 from fullconv.errors import DataError, OptionError, printable
 
 FOLDERS = ("images", "jpegimages", "img", "imgs")
@@ -92,37 +91,6 @@ class Images:
                 f"{printable(self._named[best[0]])!r} does; keep the images' folders, or name theirs with --images"
             )
         return best[0]
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """(H, W) that `read_image` would give, from the file's header.
-
-    Raises:
-        DataError: no picture, a damaged one, or one that is too large.
-    """
-    with opened(path) as (stream, head):
-        kind = format_of(head)
-        if kind == NUMPY:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if array.ndim not in (2, 3):
-                raise DataError(
-                    f"{printable(path)}: holds an array of shape {array.shape}, expected (H, W) or (H, W, C); "
-                    "save it again"
-                )
-            return int(array.shape[0]), int(array.shape[1])
-        if kind is None:
-            raise DataError(f"{printable(path)}: is no picture that is read here; convert it to PNG")
-        stream.seek(0)
-        picture = _PLUGINS[kind](stream)
-        height, width = picture.height, picture.width
-        check_pixels(printable(path), (height, width), MAX_PIXELS)
-        if kind == "TIFF":  # Pillow turns these by itself, and gives the size after that
-            return height, width
-        try:
-            turned = picture.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
-        except Exception:  # damaged in any way, EXIF counts as none
-            turned = False
-        return (width, height) if turned else (height, width)
 
 
 def _parts(name: str) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -14,16 +12,17 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.annotations.images import picture_size
 from fullconv.data.annotations.labelling import Labelling, is_background
 from fullconv.data.annotations.labelme import embedded_image
 from fullconv.data.annotations.naming import output_names
 from fullconv.data.annotations.painted import Painted
 from fullconv.data.annotations.scene import AnnotatedImage, draw
+from fullconv.data.image import picture_header
 from fullconv.data.mask import write_mask
 from fullconv.data.pairs import listed
 from fullconv.data.sample import Array
-from fullconv.errors import DataError, OptionError, one_line, printable
+from fullconv.errors import DataError, printable
+from fullconv.files import fresh_folder
 from fullconv.labels import VOID, LabelSet
 
 Progress = Callable[[int, int], None]
@@ -130,7 +129,7 @@ def write(
     labels, names = labelling.labels, output_names(images)
     pixels, occurrences = np.zeros(256, np.int64), np.zeros(256, np.int64)
     thin = 0
-    with _new_folder(out) as folder:
+    with fresh_folder(out) as folder:
         for done, (image, name) in enumerate(zip(images, names, strict=True)):
             if progress is not None:
                 progress(done, len(images))
@@ -164,43 +163,17 @@ def write(
     )
 
 
-def check_out(out: Path) -> None:
-    """Raise OptionError unless a folder can be made there."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OptionError(f"{printable(out)} exists and is not an empty folder; name a new one with -o")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `out`, which it becomes if the block succeeds; else nothing is left."""
-    check_out(out)
-    out = Path(out.absolute())
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except OSError as error:
-        raise DataError(
-            f"{printable(out)}: cannot be written ({one_line(error)}); check the folder and disk"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _copy(image: AnnotatedImage, target: Path) -> tuple[int, int]:
     """Copy an image byte for byte; (H, W) of it."""
     path = cast(Path, image.path)  # `select` lets no other pass
     target.parent.mkdir(parents=True, exist_ok=True)
     if not image.embedded:
-        size = picture_size(path)
+        size = picture_header(path).size
         shutil.copyfile(path, target)
         return size
     target.write_bytes(embedded_image(path))
     try:
-        return picture_size(target)
+        return picture_header(target).size
     except DataError as error:
         raise DataError(str(error).replace(printable(target), f"{printable(path)}: imageData")) from error
 
