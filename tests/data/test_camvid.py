@@ -87,8 +87,8 @@ def test_real_camvid_against_published_weights(shared_data: Path) -> None:
     assert set(checked.sizes) == {(360, 480)}
     assert int(checked.pixels[SEMANTIC].sum()) + checked.void[SEMANTIC] == 367 * 360 * 480
     counts = np.zeros((367, 12), np.int64)
-    for index, scene in enumerate(train.scenes):
-        with Image.open(scene.mask) as picture:
+    for index, each in enumerate(train.scenes):
+        with Image.open(each.mask) as picture:
             counts[index] = np.bincount(np.asarray(picture).ravel(), minlength=12)
     np.testing.assert_array_equal(counts.sum(axis=0), [*checked.pixels[SEMANTIC], checked.void[SEMANTIC]])
     shares = counts.sum(axis=0) / ((counts > 0).sum(axis=0) * 360 * 480)

@@ -69,8 +69,8 @@ def test_held_out_is_a_tenth_and_at_least_one(count: int, expected: int) -> None
 def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     root = make_folder(tmp_path, "{kind}/{name}", {"any": 1})
     assert opened(root).endswith(
-        "holds one image, and val is held out of train; add images, or a val split of its own, or cut it with tile: 128 "
-        "in a YAML file"
+        "holds one image, and val is held out of train; add images, or a val split of its own, or cut it with "
+        "tile: 128 in a YAML file"
     )
 
 

@@ -254,7 +254,10 @@ def test_the_command_names_the_choices(tmp_path: Path, run: Run) -> None:
 def test_published_nets_take_their_own_inputs(tmp_path: Path, net: str, expected: list[str]) -> None:
     train_, val = colour_and_depth(tmp_path)
     forty = {SEMANTIC: Task(LabelSet.numbered(40), MaskReader(40))}
-    data = tuple(FileDataset("nyud", d.split, d.scenes, forty, d.sources) for d in (train_, val))
+    data = (
+        FileDataset("nyud", "train", train_.scenes, forty, train_.sources),
+        FileDataset("nyud", "val", val.scenes, forty, val.sources),
+    )
     run = train(
         data, net, out=tmp_path / "r", steps=1, precision="float32", net_options={"width": 1 / 32, "padding": "same"}
     )  # fmt: skip

@@ -49,6 +49,9 @@ def train(
     inputs: Annotated[
         str | None, typer.Option(help="Of data with several: those that the net takes, such as color,depth.")
     ] = None,
+    splits: Annotated[
+        str | None, typer.Option(help="The two that are trained and scored on, such as trainaug,val2012.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="auto (default), float32 or bfloat16.")] = None,
     json_: Json = False,
 ) -> None:
@@ -64,7 +67,7 @@ def train(
         trained = run(
             data, net, out=out, minutes=minutes, epochs=epochs, steps=steps, recipe=recipe, init=init or (),
             resume=resume, seed=seed, precision=precision, net_options=_given(net_options),
-            inputs=inputs.split(",") if inputs else None,
+            inputs=inputs.split(",") if inputs else None, splits=splits.split(",") if splits else None,
             listener=training_bar(bar, quiet=json_), command=shlex.join(["fullconv", *sys.argv[1:]]),
             **_given(overrides),
         )  # fmt: skip

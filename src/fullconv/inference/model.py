@@ -25,8 +25,8 @@ from fullconv.nets.fcn import CoarseScores
 from fullconv.report.pictures import overlay
 from fullconv.weights.modelfile import ModelFile, check_labels, read_header, read_model, write_model
 
-ImageLike = str | Path | Image.Image | Array
-"""A path, a PIL image or an (H, W, C) uint8 array."""
+ImageLike = str | Path | Image.Image | Values
+"""A path, a PIL image or an (H, W, C) array: uint8, or of any real type where the net takes measured values."""
 
 CONFIDENCE_ROWS = 64
 """Rows of full-size scores held at a time while confidences are taken."""
@@ -141,6 +141,7 @@ class Model:
 
         Args:
             image: a path, PIL image or (H, W, C) uint8 array; a mapping by input name for nets with several inputs.
+                Of an input with `bands` a raster's path, or an array of (H, W, C) numbers with these bands alone.
                 Depth (an input with `log`) is an array of (H, W) numbers in mm, 0 where nothing was measured.
             precision: "float32", "bfloat16" or "auto".
 

@@ -33,6 +33,9 @@ from fullconv.weights.modelfile import MODEL_SUFFIX, read_options
 from fullconv.weights.read import read_donor
 from fullconv.weights.transplant import transplant
 
+SPLITS = ("train", "val")
+"""What is trained and scored on, unless others are named."""
+
 Data = str | Path | tuple[Dataset, Dataset]
 """What `open_dataset` takes, or the train and val data sets themselves."""
 
@@ -50,6 +53,7 @@ class RunOptions:
         steps, minutes: the length, one of the two.
         precision: of the training's convolutions, "float32" or "bfloat16".
         init: files the weights started from.
+        splits: of the data that were trained and scored on.
     """
 
     data: str
@@ -61,6 +65,7 @@ class RunOptions:
     minutes: float | None
     precision: str
     init: tuple[str, ...] = ()
+    splits: tuple[str, str] = SPLITS
 
     def to_yaml(self) -> dict[str, Any]:
         """Plain values for run.yaml."""
@@ -78,14 +83,19 @@ class RunOptions:
             augmentation: dict[str, Any] = {
                 key: tuple(v) if isinstance(v, list) else v for key, v in recipe.pop("augmentation").items()
             }
-            own = {key: value[key] for key in cls.__dataclass_fields__ if key not in ("net", "recipe", "init")}
+            made = ("net", "recipe", "init", "splits")
+            own = {key: value[key] for key in cls.__dataclass_fields__ if key not in made}
+            train, val = value.get("splits", SPLITS)
             return cls(
                 net=NetOptions.from_json(value["net"]),
                 recipe=Recipe(**recipe, augmentation=Augmentation(**augmentation)),
                 init=(value["init"],) if isinstance(value["init"], str) else tuple(value["init"] or ()),
+                splits=(train, val),
                 **own,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except OptionError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise OptionError(f"run.yaml is incomplete or of another version ({error}); start a new run") from error
 
 
@@ -105,12 +115,14 @@ def open_splits(
     data: Data,
     progress: Callable[[str, int, int], None] | None = None,
     inputs: Sequence[str] | None = None,
+    names: tuple[str, str] = SPLITS,
 ) -> Splits:
     """Open and check both splits: every image and mask is decoded once.
 
     Args:
         progress: called with (split, samples done, samples in all).
         inputs: names of those that are wanted; default: all.
+        names: of the two splits.
 
     Raises:
         DataError: whatever is wrong, of both splits, the first ten files of each named.
@@ -119,7 +131,7 @@ def open_splits(
     if isinstance(data, tuple):
         train, val = data
     else:
-        train, val = open_dataset(data, "train"), open_dataset(data, "val")
+        train, val = (open_dataset(data, name) for name in names)
         require_healthy(data)
     if inputs is not None:
         train, val = narrowed(train, inputs), narrowed(val, inputs)
@@ -240,6 +252,7 @@ def resolve_options(
     precision: str,
     init: Sequence[str | Path],
     overrides: Mapping[str, Any],
+    names: tuple[str, str] = SPLITS,
 ) -> RunOptions:
     """Everything a user left open, decided."""
     if sum(v is not None for v in (minutes, epochs, steps)) > 1:
@@ -257,7 +270,8 @@ def resolve_options(
         steps = chosen.steps
     size = chosen.augmentation.crop or min(splits.train.sizes, key=max)
     _require_trainable(net, chosen.batch, size)
-    return RunOptions(data, net, chosen, recipe, seed, steps, minutes, precision, init=tuple(map(str, init)))
+    files = tuple(map(str, init))
+    return RunOptions(data, net, chosen, recipe, seed, steps, minutes, precision, files, names)
 
 
 def _require_trainable(net: NetOptions, batch: int, size: tuple[int, int]) -> None:

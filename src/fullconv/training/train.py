@@ -17,6 +17,7 @@ from fullconv.nets.precision import resolve
 from fullconv.training.loop import Listener, Run, Tick, Trained, Trainer, interruptible
 from fullconv.training.run import RunFolder
 from fullconv.training.setup import (
+    SPLITS,
     Data,
     RunOptions,
     choose_net,
@@ -45,6 +46,7 @@ def train(
     precision: str | None = None,
     net_options: Mapping[str, Any] | None = None,
     inputs: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
     listener: Listener | None = None,
     command: str = "",
     **overrides: Any,
@@ -67,6 +69,7 @@ def train(
             and scores are float32 in any case.
         net_options: of `build`, such as ``{"padding": "paper"}``.
         inputs: names of the data's inputs that the net takes; default: those of a published net or a model, else all.
+        splits: the names of the two that are trained and scored on; default: train and val.
         listener: called with a `Tick` many times a second.
         command: as typed, for the report.
         overrides: single values of the recipe, such as ``lr=1e-3`` or ``crop=(320, 320)``.
@@ -80,7 +83,8 @@ def train(
     files = [init] if isinstance(init, str | Path) else list(init or ())
     chosen = {
         "net": net, "minutes": minutes, "epochs": epochs, "steps": steps, "recipe": recipe, "seed": seed,
-        "init": files or None, "precision": precision, "inputs": inputs, **(net_options or {}), **overrides,
+        "init": files or None, "precision": precision, "inputs": inputs, "splits": splits, **(net_options or {}),
+        **overrides,
     }  # fmt: skip
     given = [name for name, value in chosen.items() if value is not None]
     if resume and given:
@@ -103,19 +107,21 @@ def train(
         )
     donors: list[Donor] = []
     saved = folder.read_options() if resume else {}
-    wanted = list(RunOptions.from_yaml(saved).net.inputs) if resume else inputs or named_inputs(net)
-    splits = open_splits(data, lambda _, done, total: tell(Tick("check", done / total)), wanted)
-    if resume:
-        options = RunOptions.from_yaml(saved)
-        require_fit(options.net, splits.train.dataset)
-        if saved.get("fingerprint") != splits.fingerprint():
+    before = RunOptions.from_yaml(saved) if resume else None
+    wanted = list(before.net.inputs) if before else inputs or named_inputs(net)
+    names = before.splits if before else _two(splits)
+    opened = open_splits(data, lambda _, done, total: tell(Tick("check", done / total)), wanted, names)
+    if before:
+        options = before
+        require_fit(options.net, opened.train.dataset)
+        if saved.get("fingerprint") != opened.fingerprint():
             raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
     else:
-        chosen_net = choose_net(net, splits.train.dataset, net_options or {}, splits.train.moments)
+        chosen_net = choose_net(net, opened.train.dataset, net_options or {}, opened.train.moments)
         donors = read_donors(chosen_net, files)
         options = resolve_options(
             source,
-            splits,
+            opened,
             adopted(chosen_net, donors),
             recipe=recipe or "scratch",
             seed=seed or 0,
@@ -125,8 +131,18 @@ def train(
             precision=resolve(precision or "auto", accelerator.device),
             init=files,
             overrides=overrides,
+            names=names,
         )
     with torch.random.fork_rng():
-        trainer = Trainer(Run(folder, splits, options, accelerator, tell, start, command, donors), resume)
+        trainer = Trainer(Run(folder, opened, options, accelerator, tell, start, command, donors), resume)
         with interruptible(trainer):
             return trainer.run()
+
+
+def _two(splits: Sequence[str] | None) -> tuple[str, str]:
+    """The names of the splits that are trained and scored on."""
+    if splits is None:
+        return SPLITS
+    if isinstance(splits, str) or len(splits) != 2:
+        raise OptionError(f"splits {splits!r}; expected the names of two, such as trainaug and val2012")
+    return splits[0], splits[1]
