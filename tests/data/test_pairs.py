@@ -140,3 +140,11 @@ def test_require_split() -> None:
         require_split("data", "test", ["train", "val"])
     with pytest.raises(DataError, match=r"its splits: none$"):
         require_split("data", "test", [])
+
+
+def test_images_and_masks_in_one_folder_that_nothing_tells_apart(tmp_path: Path) -> None:
+    save_scene(tmp_path / "a.png", tmp_path / "b.png", 0)
+    with pytest.raises(
+        DataError, match="holds images and masks, and no JPEG that would be an image; .* mask_suffix: _"
+    ):
+        pair_by_stem("x", tmp_path, tmp_path)

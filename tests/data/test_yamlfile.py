@@ -12,6 +12,7 @@ from fullconv.data.bands import bands_header
 from fullconv.data.check import check
 from fullconv.data.sample import IMAGE, SEMANTIC, InputKind
 from fullconv.data.yamlfile import describe, open_split, recognise, splits
+from fullconv.errors import DataError
 from fullconv.labels import VOID, LabelSet
 from makers import COUNTS, make_folder, make_yaml, save, save_scene, scene
 from refusals import refusal
@@ -130,7 +131,10 @@ def test_yaml_colors(tmp_path: Path) -> None:
         ("train: []", "train is [], expected the path of a folder, or a list of such"),
         ("train: [images/train, 7]", "train is ['images/train', 7], expected the path of a folder, or a list of such"),
         ("train: [images/train, [images/train]]", "expected the path of a folder, or a list of such"),
-        ("train: [images/train, images/train]", "train names a folder twice; name it once"),
+        (
+            "train: [images/train, images/train]",
+            "train names a folder twice, or one that lies in another; name it once",
+        ),
         ("train: [images/train, nowhere]\nmasks_dir: annotations\nnames: [a]", "there is no folder"),
         ("train: images/train\npath: [a]", "path is ['a'], expected the path of a folder"),
         ("train: nowhere\nnames: [a]", "there is no folder"),
@@ -155,8 +159,8 @@ def test_yaml_refusals(tmp_path: Path, text: str, expected: str) -> None:
         ("names: [a, b]\nlabel_mapping: {7: b}", "label_mapping is {7: 'b'}, expected whole numbers"),
         ("names: [a, b]\nlabel_mapping: {7: true}", "label_mapping is {7: True}, expected whole numbers"),
         ("names: [a, b]\nlabel_mapping: [1]", "label_mapping is [1], expected whole numbers, such as {0: 0, 255: 1}"),
-        ("names: [a, b]\nlabel_mapping: {0-9: 1, 5: 0}", "label_mapping gives 5 to 1 and 0; give it to one"),
-        ("names: [a, b]\nlabel_mapping: {0-9: 1, 9-12: 0}", "label_mapping gives 9 to 1 and 0; give it to one"),
+        ("names: [a, b]\nlabel_mapping: {0-9: 1, 5: 0}", "label_mapping gives 5 to 1 and 0; give it once"),
+        ("names: [a, b]\nlabel_mapping: {0-9: 1, 9-12: 0}", "label_mapping gives 9 to 1 and 0; give it once"),
         (
             "names: [a, b]\nlabel_mapping: {9-0: 1}",
             "label_mapping has the key '9-0', expected a value such as 7",
@@ -263,10 +267,21 @@ def test_ranges_of_file_values(tmp_path: Path) -> None:
     assert found.tolist() == [[0, 0, VOID, VOID], [1, 1, 1, 2]]
 
 
-def test_values_that_are_said_twice_alike(tmp_path: Path) -> None:
-    path = make_yaml(tmp_path, "label_mapping: {5-9: 1, 7: 1, 8-12: 1}")
-    reader = describe(path).reader
-    assert reader.label_mapping == dict.fromkeys(range(5, 13), 1)
+def test_values_that_are_said_twice(tmp_path: Path) -> None:
+    """Ranges that overlap would let a short file ask for any amount of work."""
+    path = make_yaml(tmp_path, "label_mapping: {5-9: 1, 7: 1}")
+    with pytest.raises(DataError, match="label_mapping gives 7 to 1 and 1; give it once"):
+        describe(path)
+
+
+@pytest.mark.parametrize("inner", ["images/train/a", "images/train/../train", "./images/train"])
+def test_folders_within_each_other(tmp_path: Path, inner: str) -> None:
+    make_yaml(tmp_path)
+    (tmp_path / "images/train/a").mkdir()
+    path = tmp_path / "more.yaml"
+    path.write_text(f"train: [images/train, {inner}]\nmasks_dir: annotations\nnames: [ground, a, b]")
+    with pytest.raises(DataError, match="train names a folder twice, or one that lies in another; name it once"):
+        open_split("x", path, "train")
 
 
 def raster_yaml(root: Path, text: str, count: int = 1, size: tuple[int, int] = (64, 96)) -> Path:

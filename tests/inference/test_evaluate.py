@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from fullconv.inference.evaluate import Evaluation, ImageScore, Measures, evalua
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.metrics import BoundaryF, ConfusionMatrix, Trimap
-from fullconv.nets import FCN, build
+from fullconv.nets import FCN, InputOptions, build
 from inmemory import LABELS, InMemory, one
 from makers import make_folder
 
@@ -313,3 +314,13 @@ def test_two_processes_that_share_a_data_set_count_exactly_what_one_does(tmp_pat
     assert [first["7"]["seen"][-1], second["7"]["seen"][-1]] == [[4, 4], [3, 3]], "each counts its own share"
     assert [first["1"]["seen"], second["1"]["seen"]] == [[[1, 1]], []]
     assert first["2"]["seen"] == second["2"]["seen"] == [[1, 2], [2, 2]], "alone, each scores all"
+
+
+def test_other_bands_are_refused() -> None:
+    image = Sample("a", {IMAGE: np.zeros((8, 9, 2), np.uint16)}, {SEMANTIC: np.zeros((8, 9), np.uint8)})
+    data = InMemory([image], "val", inputs={IMAGE: InputKind(2, (4, 3))})
+    net = build("fcn8s-slim", 3, channels=2, width=0.1).options
+    require_fit(net, data)  # a net that knows no bands takes any
+    own = replace(net, inputs={IMAGE: InputOptions((0.0, 0.0), (1.0, 1.0), bands=(3, 4))})
+    with pytest.raises(OptionError, match=r"the net takes the bands \[3, 4\] of input 'image', the data has \[4, 3\]"):
+        require_fit(own, data)

@@ -567,8 +567,8 @@ class TestSeveralInputsAndTasks:
                 "input 'depth' has shape (2, 1, 39, 51) beside (2, 3, 40, 51); give all inputs one N, H and W",
             ),
             ({**x, "depth": x["depth"][:1]}, "input 'depth' has shape (1, 1, 40, 51) beside (2, 3, 40, 51)"),
-            ({**x, "depth": x["depth"].long()}, "input 'depth' is torch.int64; expected uint8 or float of 0..255"),
-            ({**x, "depth": x["depth"] > 9}, "input 'depth' is torch.bool; expected uint8 or float of 0..255"),
+            ({**x, "depth": x["depth"].long()}, "input 'depth' is torch.int64; expected uint8, uint16 or float"),
+            ({**x, "depth": x["depth"] > 9}, "input 'depth' is torch.bool; expected uint8, uint16 or float"),
         ):
             with pytest.raises(GeometryError, match=re.escape(message)):
                 net(wrong)

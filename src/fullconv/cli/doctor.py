@@ -75,14 +75,13 @@ def _print(found: Diagnosis) -> None:
         colour = {"error": "red", "warning": "yellow"}.get(finding.severity, "cyan")
         console.print(f"\n[{colour}]{finding.severity}[/]  ", end="")
         typer.echo(f"{finding.title}: {finding.count}")
-        lines = [line for line in finding.details if line] or finding.names
-        for each in lines[:10]:
-            typer.echo(f"    {printable(each)}")
-        if len(lines) > 10:
-            typer.echo(f"    and {len(lines) - 10} more")
+        for each in finding.lines:
+            typer.echo(f"    {each}")
         typer.echo(f"  what it does: {finding.consequence}")
         typer.echo(f"  what mends it: {finding.remedy}")
-    if not found.findings:
+    if not listing.count and not found.findings:
+        typer.echo("It has no files of images and masks to look at.")
+    elif not found.findings:
         typer.echo("Nothing is wrong with it as far as a program can tell.")
 
 

@@ -132,7 +132,8 @@ def is_raster(path: Path) -> bool:
         return not _is_picture(path)
     if kind == NUMPY:
         return header.count not in (1, 3, 4) or header.kind != np.uint8
-    return header.count not in (1, 3, 4) or header.kind.itemsize > 2 or (header.count > 1 and header.kind.itemsize > 1)
+    # Two bands of bytes are grey with alpha; of other numbers, two measurements.
+    return header.count > 4 or header.kind.itemsize > 2 or (header.count > 1 and header.kind.itemsize > 1)
 
 
 def input_of(path: Path, bands: Sequence[int] = (), preview: Sequence[int] = ()) -> Input:

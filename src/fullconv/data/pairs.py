@@ -69,6 +69,11 @@ def pair_by_stem(source: str, images: Path, masks: Path, names: Names = PLAIN) -
         DataError: no picture, two pictures of one name, an image without mask or a mask without image; one line.
     """
     found, labelled = images_and_masks(source, images, masks, names)
+    if not found and labelled and images.resolve() == masks.resolve():
+        raise DataError(
+            f"{printable(images)}: holds images and masks, and no JPEG that would be an image; tell them apart with "
+            "image_suffix or mask_suffix in a YAML file, such as mask_suffix: _mask"
+        )
     if not found:
         raise DataError(f"{printable(images)}: holds no pictures; expected files ending in {', '.join(SUFFIXES)}")
     lonely = [found[key].name for key in found if key not in labelled]

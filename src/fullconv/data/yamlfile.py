@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import permutations
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -140,8 +142,9 @@ def _texts(name: str, given: Mapping[Any, Any], key: str) -> list[str]:
     values = given[key] if isinstance(given[key], list) else [given[key]]
     if not values or not all(isinstance(value, str) and value for value in values):
         raise DataError(f"{name}: {key} is {_brief(given[key])}, expected the path of a folder, or a list of such")
-    if len(set(values)) < len(values):
-        raise DataError(f"{name}: {key} names a folder twice; name it once")
+    paths = [PurePath(os.path.normpath(value)) for value in values]
+    if any(path == other or path in other.parents for path, other in permutations(paths, 2)):
+        raise DataError(f"{name}: {key} names a folder twice, or one that lies in another; name it once")
     return values
 
 
@@ -206,8 +209,9 @@ def _label_mapping(name: str, given: Any) -> dict[int, int] | None:
     mapping: dict[int, int] = {}
     for key, target in given.items():
         for value in _file_values(name, key):
-            if mapping.setdefault(value, target) != target:
-                raise DataError(f"{name}: label_mapping gives {value} to {mapping[value]} and {target}; give it to one")
+            if value in mapping:
+                raise DataError(f"{name}: label_mapping gives {value} to {mapping[value]} and {target}; give it once")
+            mapping[value] = target
     return mapping
 
 

@@ -279,3 +279,10 @@ def require_fit(net: NetOptions, data: Dataset) -> None:
         raise OptionError(
             f"the net takes {channels} (input: channels), the data has {found}; use data with the net's inputs"
         )
+    for name, options in net.inputs.items():
+        bands = data.inputs[name].bands
+        if options.bands and bands and options.bands != bands:
+            raise OptionError(
+                f"the net takes the bands {list(options.bands)} of input {name!r}, the data has {list(bands)}; set "
+                "bands to the net's in the data set's YAML"
+            )

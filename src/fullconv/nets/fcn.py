@@ -201,8 +201,8 @@ class FCN(nn.Module):
                 )
             if (shape[0], *shape[2:]) != (first[0], *first[2:]):
                 raise GeometryError(f"input {name!r} has shape {shape} beside {first}; give all inputs one N, H and W")
-            if x[name].dtype != torch.uint8 and not x[name].is_floating_point():
-                raise GeometryError(f"input {name!r} is {x[name].dtype}; expected uint8 or float of 0..255")
+            if x[name].dtype not in (torch.uint8, torch.uint16) and not x[name].is_floating_point():
+                raise GeometryError(f"input {name!r} is {x[name].dtype}; expected uint8, uint16 or float")
         return {name: x[name] for name in wanted}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.data.doctor.coding import mended
 from fullconv.data.doctor.diagnosis import Diagnosis, Looked
+from fullconv.data.doctor.mending import mended
 from fullconv.data.mask import MaskReader, read_raw
 from fullconv.data.sample import Values
 from fullconv.errors import DataError, printable
@@ -53,10 +53,7 @@ def write_doctor_page(path: str | Path, found: Diagnosis, command: str = "") -> 
             "aspect": _range([w / h for h, w in sizes], "(width over height)"),
             "images": found.usual_kind if found.looked else "none",
         },
-        findings=[
-            {**finding.to_json(), "lines": [line for line in finding.details[:10] if line] or list(finding.shown)}
-            for finding in found.findings
-        ],
+        findings=found.findings,
         tasks=[_task(found, task) for task in found.codings],
         scenes=[figure(Preview(name, picture)) for name, picture in _scenes(found)],
     )

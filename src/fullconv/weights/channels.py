@@ -57,7 +57,7 @@ def plan_inputs(
         own: the inputs of the trunk, in the order of its channels.
         given: those of the donor's.
         default: the trunk's own normalisation of colour: an input that has it gives it up with its filters; one with
-            another, such as the mean of a data set, keeps its mean.
+            another, such as the mean of a data set, keeps its mean, and one of bands all of its range.
     """
     starts, stop = {}, 0
     for name, each in given.items():
@@ -73,19 +73,23 @@ def plan_inputs(
         if twin is not None:
             if not same:
                 free.remove(twin)
-            options = given[twin] if same else _fitted(each, given[twin], default)
-            start = starts[twin]
-            plan[name] = Filters(options, (Piece("copied", (start, start + each.channels), each.channels),))
+            # Bands keep their own range: what the donor's pictures had says nothing of them.
+            own_range = bool(each.bands) and given[twin].bands != each.bands
+            options = each if own_range else given[twin] if same else _fitted(each, given[twin], default)
+            start, reverse = starts[twin], own_range and given[twin].order != each.order
+            copied = Piece("copied", (start, start + each.channels), each.channels, reverse=reverse)
+            plan[name] = Filters(options, (copied,))
         elif colour and len(own) == 1 and not each.log and each.channels == 1:
             # A grey image is a colour image of three equal channels, whose filters add up.
             theirs = given[colour]
-            options = replace(each, mean=(fmean(theirs.mean),), std=(fmean(theirs.std),))
+            options = each if each.bands else replace(each, mean=(fmean(theirs.mean),), std=(fmean(theirs.std),))
             plan[name] = Filters(options, (Piece("sum", spread, 1),))
         elif colour and len(own) == 1 and each.channels > 3:
             theirs, more = given[colour], each.channels - 3
-            options = replace(
-                each, mean=(*theirs.mean, *each.mean[3:]), std=(*theirs.std, *(fmean(theirs.std),) * more)
-            )
+            options = each
+            if not each.bands:
+                mean, std = (*theirs.mean, *each.mean[3:]), (*theirs.std, *(fmean(theirs.std),) * more)
+                options = replace(each, mean=mean, std=std)
             # More than three channels are always read in their order.
             copied = Piece("copied", spread, 3, reverse=theirs.order == "bgr")
             plan[name] = Filters(options, (copied, Piece("mean", spread, more)))

@@ -86,7 +86,9 @@ def test_masks_that_lost_something_keep_the_rest(fixed: Repaired) -> None:
     np.testing.assert_array_equal(mask(7), np.where(without_class == 3, VOID, without_class))
     without_void = original("train", 9)[1]
     np.testing.assert_array_equal(mask(9), np.where(without_void == VOID, 0, without_void))
-    smaller = np.asarray(Image.fromarray(original("train", 5)[1][::2, ::2]).resize(SIZE[::-1], Image.Resampling.NEAREST))
+    smaller = np.asarray(
+        Image.fromarray(original("train", 5)[1][::2, ::2]).resize(SIZE[::-1], Image.Resampling.NEAREST)
+    )
     np.testing.assert_array_equal(mask(5), smaller)
     for number, reach in ((10, 1.5), (11, 3.0)):  # soft edges, JPEG: pixels away from any edge are as they were
         truth = original("train", number)[1]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
+import yaml
 
 from fullconv.data.doctor import coding as code
 from fullconv.data.doctor.coding import Coding, class_counts, verdict
+from fullconv.data.doctor.colours import far_areas
 from fullconv.data.doctor.diagnosis import Diagnosis, Looked
 from fullconv.data.doctor.facts import ImageFacts, MaskFacts
 from fullconv.data.doctor.findings import Finding, by_severity
@@ -32,8 +36,9 @@ def all_findings(found: Diagnosis) -> list[Finding]:
 
 
 def fix_command(source: str) -> str:
-    """What repairs a data set."""
-    return f"fullconv doctor {shlex.quote(printable(source))} --fix FIXED"
+    """What repairs a data set, for a shell."""
+    shown = f"./{source}" if source.startswith("-") else source
+    return f"fullconv doctor {shlex.quote(printable(shown))} --fix FIXED"
 
 
 def _name(split: str, name: str) -> str:
@@ -93,7 +98,8 @@ def _of_masks(found: Diagnosis) -> Iterator[Finding]:
             names = tuple(_name(each.split, each.scene.name) + suffix for each in scenes)
             facts = [each.masks[task] for each in scenes]
             details = tuple(_detail(name, f, kind, coding) for name, f in zip(names[:10], facts, strict=False))
-            yield Finding(kind, names, _facts_of(kind, facts, coding, found.listing.source), details)
+            every = all(scene.split in coding.from_one for scene in found.looked)
+            yield Finding(kind, names, _facts_of(kind, facts, coding, found.listing.source, every), details)
         if disagree := _palettes_that_disagree(found, task):
             yield Finding(code.PALETTES, disagree)
 
@@ -101,7 +107,10 @@ def _of_masks(found: Diagnosis) -> Iterator[Finding]:
 def _detail(name: str, facts: MaskFacts, kind: str, coding: Coding) -> str:
     if facts.problem is not None:
         return facts.problem
-    if kind in (code.OUTSIDE, code.FROM_ONE) and not facts.coloured:
+    if kind == code.OUTSIDE and facts.coloured:
+        colours = [list(unpacked(c)) for c in far_areas(facts, coding.reader, coding.colours)]
+        return f"{name}: has areas of {', '.join(map(str, colours[:4]))}{', ...' * (len(colours) > 4)}, of no class"
+    if kind in (code.OUTSIDE, code.FROM_ONE):
         values = ", ".join(map(str, facts.values[:12].tolist())) + (", ..." if len(facts.values) > 12 else "")
         return f"{name}: holds {values}; classes are 0..{len(coding.labels) - 1} and {VOID} = void"
     if kind == code.SOFT:
@@ -109,31 +118,56 @@ def _detail(name: str, facts: MaskFacts, kind: str, coding: Coding) -> str:
     return ""
 
 
-def _facts_of(kind: str, masks: Sequence[MaskFacts], coding: Coding, source: str) -> dict[str, str]:
-    """What the kind's texts leave open."""
+def _facts_of(kind: str, masks: Sequence[MaskFacts], coding: Coding, source: str, every: bool) -> dict[str, str]:
+    """What the kind's texts leave open; `every`: all masks of the data set count from 1."""
     facts = {"fix": fix_command(source)}
     if kind == code.OUTSIDE:
-        strange = Counter[int]()
-        for each in masks:
-            for value in each.values[~code.known(each, coding)].tolist():
-                strange[value] += 1
-        facts["value"] = str(strange.most_common(1)[0][0])
+        facts["yaml"] = _void_text(masks, coding)
     elif kind == code.COLOURED:
-        names = dict(enumerate(coding.labels.names)) | {VOID: "void"}
-        own = sorted((number, colour) for colour, number in coding.colours.items() if _occurs(colour, masks))
-        text = ", ".join(f"{_yaml(names[number])}: {list(unpacked(colour))}" for number, colour in own)
-        facts["colors"] = f"colors: {{{text}}}"
+        facts["yaml"] = _colours_text(masks, coding)
     elif kind == code.SOFT:
         facts["share"] = _strange_share(masks, coding)
         facts["yaml"] = f"in a YAML file: {code.threshold_text()}; " if coding.threshold else ""
     elif kind == code.FROM_ONE:
         pairs = ", ".join(f"{number + 1}: {number}" for number in range(len(coding.labels)))
-        facts["mapping"] = f"label_mapping: {{0: 255, {pairs}}}"
+        # The mapping holds for all splits, and would shift the classes of those that count from 0.
+        facts["yaml"] = f"in a YAML file: label_mapping: {{0: 255, {pairs}}}; or " if every else ""
     return facts
 
 
+def _void_text(masks: Sequence[MaskFacts], coding: Coding) -> str:
+    """The YAML that makes all values, or colours, of no class void."""
+    areas = {colour for each in masks for colour in far_areas(each, coding.reader, coding.colours) if each.coloured}
+    void = [f"void: {[list(unpacked(colour)) for colour in sorted(areas)]} in its colors"] if areas else []
+    numbers = [each for each in masks if not each.coloured]
+    strange = sorted({v for each in numbers for v in each.values[~code.known(each, coding)].tolist()})
+    # Runs of consecutive values, which our YAML files write as ranges.
+    starts = [v for v, before in zip(strange, [-2, *strange], strict=False) if v != before + 1]
+    ends = [v for v, after in zip(strange, [*strange[1:], -2], strict=True) if after != v + 1]
+    runs = [f"{first}" if first == last else f"{first}-{last}" for first, last in zip(starts, ends, strict=True)]
+    mapping = [f"label_mapping: {{{', '.join(f'{run}: {VOID}' for run in runs)}}}"] if runs else []
+    return " and ".join(mapping + void)
+
+
+def _colours_text(masks: Sequence[MaskFacts], coding: Coding) -> str:
+    """The YAML that gives each class its colour: that found in the masks, else its own."""
+    colours: dict[int, list[int]] = {}
+    for colour, number in coding.colours.items():
+        if _occurs(colour, masks):
+            colours.setdefault(number, []).append(colour)
+    texts = []
+    for number, name in enumerate(coding.labels.names):
+        own = [list(unpacked(colour)) for colour in colours.get(number, [])] or [list(coding.labels.colours[number])]
+        texts.append(f"{_yaml(name)}: {own[0] if len(own) == 1 else own}")
+    if void := [list(unpacked(colour)) for colour in sorted(colours.get(VOID, []))]:
+        texts.append(f"void: {void[0] if len(void) == 1 else void}")
+    return f"colors: {{{', '.join(texts)}}}"
+
+
 def _yaml(name: str) -> str:
-    return name if name.replace(" ", "").isalnum() else f'"{printable(name)}"'
+    """A name as a key of YAML, in quotes where it needs them, such as no, which YAML takes for a boolean."""
+    plain = re.fullmatch(r"[^\W\d][\w ]*", name) is not None and yaml.safe_load(name) == name
+    return name if plain else json.dumps(name)
 
 
 def _occurs(colour: int, masks: Sequence[MaskFacts]) -> bool:
@@ -229,8 +263,14 @@ def _of_copies(
         where.setdefault(own.digest, []).append(index)
     names = [_name(each.split, each.scene.name) for each in seen]
     copies = [(group[0], index) for group in where.values() for index in group[1:]]
-    equal = [(a, b) for a, b in copies if seen[a].split != seen[b].split]
-    contradict = [(a, b) for a, b in copies if not _same_mask(seen[a].masks[task], seen[b].masks[task])]
+    contradict = [(a, b) for a, b in copies if not _same_mask(seen[a], seen[b], task, found.codings[task])]
+    # Each with the first one in a later split: all of them are to be left out of theirs.
+    later = [
+        (i, next((j for j in group if j > i and seen[j].split != seen[i].split), None))
+        for group in where.values()
+        for i in group
+    ]
+    equal = [(a, b) for a, b in later if b is not None]
     if equal:
         yield _pairs("same image across splits", equal, names, fix)
     if contradict:
@@ -251,8 +291,15 @@ def _alike(found: Diagnosis, seen: Sequence[Looked], facts: Sequence[ImageFacts]
             yield ours[same.first], theirs[same.second], same.how
 
 
-def _same_mask(a: MaskFacts, b: MaskFacts) -> bool:
-    return np.array_equal(a.values, b.values) and np.array_equal(a.counts, b.counts)
+def _same_mask(a: Looked, b: Looked, task: str, coding: Coding) -> bool:
+    """Whether two masks are one, as far as can be told; where they are coded differently, by their classes' pixels."""
+    one, other = a.masks[task], b.masks[task]
+    kinds = verdict(one, coding, a.split), verdict(other, coding, b.split)
+    if kinds[0] == kinds[1] != code.UNREADABLE:
+        return one.digest == other.digest
+    if {code.UNREADABLE, code.LOSSY, code.SOFT} & set(kinds):
+        return True
+    return np.array_equal(class_counts(one, coding, a.split), class_counts(other, coding, b.split))
 
 
 def _pairs(

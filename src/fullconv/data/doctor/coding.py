@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.doctor.facts import MaskFacts, counted
-from fullconv.data.mask import MaskReader, RawMask, packed, unpacked
-from fullconv.data.sample import Array
-from fullconv.errors import DataError
-from fullconv.labels import VOID, Colour, LabelSet, voc_colour
+from fullconv.data.doctor.colours import colour_table, far_areas, named_by_colour, solid_colours
+from fullconv.data.doctor.facts import SOLID, MaskFacts, summed
+from fullconv.data.mask import MaskReader, unpacked
+from fullconv.labels import VOID, LabelSet
 
 OK = "ok"
 UNREADABLE = "unreadable mask"
@@ -37,14 +35,8 @@ THRESHOLD = {"0-127": 0, "128-255": 1}
 _SOFT_VALUES = 8
 """As many different values that are no classes are no mistake in numbering: they are edges."""
 
-_SOLID = 0.25
-"""Share of the pixels of a class that lie inside areas of it, at least; soft edges have next to none."""
-
-_APART = 24
-"""Of 255: two colours that differ by less in every channel are shades of one."""
-
-_NEAR = 40
-"""A colour this near to a class's, in every channel, is a shade of it."""
+_EDGE = range(32, 224)
+"""Grey of soft edges between black and white areas; nearer to either lies what compression makes of the areas."""
 
 
 @dataclass(frozen=True)
@@ -80,34 +72,37 @@ def find_coding(masks: Sequence[tuple[str, MaskFacts]], reader: MaskReader, labe
         reader: as the data set declares it.
         labels: as declared; None where nothing is.
     """
-    numbered = [(split, facts) for split, facts in masks if facts.problem is None and not _is_coloured(facts)]
-    coloured = [facts for _, facts in masks if facts.problem is None and _is_coloured(facts)]
+    usable = [(split, facts) for split, facts in masks if facts.problem is None]
+    coloured = [facts for _, facts in usable if facts.coloured and (reader.colors or not facts.grey)]
+    own = set(solid_colours(coloured))
+    numbered = [
+        (split, _as_numbers(facts))
+        for split, facts in usable
+        if not facts.coloured or (facts.grey and not reader.colors and not own.issuperset(facts.values.tolist()))
+    ]
     numbers = [facts for _, facts in numbered]
     declared = labels is not None
     two = labels is None or (len(labels) == 2 and not reader.label_mapping)
     threshold = two and _is_thresholded(numbers)
     binary = threshold or (two and _only_0_and_255(numbers))
+    from_one = _splits_from_one(numbered, None if labels is None else len(labels))
+    if binary or reader.label_mapping:
+        from_one = frozenset()
     if labels is None and numbered:
-        below = [value for value in _solid_values(numbers) if value < VOID]
-        numbered_labels = LabelSet.numbered(min(max(below, default=0) + 1, VOID))
+        numbered_labels = LabelSet.numbered(_count(numbered, from_one))
         labels = LabelSet(("background", "foreground")) if binary else numbered_labels
-    table, recovered = _colour_table(coloured, numbers, reader, labels)
+    table, recovered = colour_table(coloured, numbers, reader, labels)
     if labels is None:
-        labels = LabelSet(*_named_by_colour(table)) if table else LabelSet.numbered(1)
+        labels = LabelSet(*named_by_colour(table)) if table else LabelSet.numbered(1)
     elif recovered:
         table = {colour: number if number < len(labels) else VOID for colour, number in table.items()}
-        own = {number: unpacked(colour) for colour, number in table.items() if number != VOID}
-        labels = LabelSet(labels.names, tuple(own.get(k, colour) for k, colour in enumerate(labels.colours)))
+        shown = {number: unpacked(colour) for colour, number in table.items() if number != VOID}
+        labels = LabelSet(labels.names, tuple(shown.get(k, colour) for k, colour in enumerate(labels.colours)))
     if reader.classes != len(labels):
         reader = MaskReader(len(labels))
     if binary:
-        reader = MaskReader(len(labels), {0: 0, VOID: 1})
-    coding = Coding(labels, reader, declared, table, recovered, threshold, binary)
-    coding = replace(coding, from_one=_splits_from_one(numbered, coding))
-    if not declared and coding.from_one and coding.from_one == {split for split, _ in numbered}:
-        fewer = LabelSet.numbered(len(labels) - 1)
-        coding = replace(coding, labels=fewer, reader=MaskReader(len(fewer)))
-    return coding
+        reader = MaskReader(len(labels), {0: 0, VOID: 1}, reader.colors)
+    return Coding(labels, reader, declared, table, recovered, threshold, binary, from_one)
 
 
 def verdict(facts: MaskFacts, coding: Coding, split: str) -> str:
@@ -116,12 +111,12 @@ def verdict(facts: MaskFacts, coding: Coding, split: str) -> str:
         return UNREADABLE
     if facts.lossy:
         return LOSSY
+    if is_coloured(facts, coding):
+        if known(facts, coding).all():
+            return COLOURED if coding.recovered else OK
+        return OUTSIDE if far_areas(facts, coding.reader, coding.colours) else SOFT
     if facts.coloured:
-        if facts.grey and not coding.reader.colors:
-            return GREY_RGB
-        if not known(facts, coding).all():
-            return SOFT
-        return COLOURED if coding.recovered else OK
+        return GREY_RGB
     if coding.threshold:
         return SOFT if len(facts.values) > 2 else BINARY
     if coding.binary:
@@ -131,36 +126,9 @@ def verdict(facts: MaskFacts, coding: Coding, split: str) -> str:
     strange = ~known(facts, coding)
     if not strange.any():
         return OK
-    if strange.sum() >= _SOFT_VALUES and facts.flat[strange].sum() < _SOLID * facts.counts[strange].sum():
+    if strange.sum() >= _SOFT_VALUES and facts.flat[strange].sum() < SOLID * facts.counts[strange].sum():
         return SOFT
     return FROM_ONE if _counts_from_one(facts, len(coding.labels)) else OUTSIDE
-
-
-def mended(raw: RawMask, coding: Coding, split: str) -> Array:
-    """The classes of a mask, with what `verdict` finds repaired.
-
-    Soft edges take the class of the nearest pixel that has one; values of no class become void.
-
-    Raises:
-        DataError: a mask that cannot be read.
-    """
-    if raw.values.ndim == 3 and (raw.values == raw.values[:, :, :1]).all() and not coding.reader.colors:
-        raw = replace(raw, values=raw.values[:, :, 0])
-    facts = counted(raw)
-    found = verdict(replace(facts, lossy=False), coding, split)
-    if facts.coloured:
-        return _from_colours(raw.values, coding, shades_too=raw.lossy)
-    if coding.threshold:
-        return (raw.values > 127).astype(np.uint8)
-    if found == FROM_ONE:
-        return np.where((raw.values == 0) | (raw.values == VOID), VOID, raw.values - 1).astype(np.uint8)
-    if raw.lossy or found == SOFT:
-        solid = known(facts, coding) & (facts.flat >= _SOLID * facts.counts)
-        return _grown(coding.reader, raw, ~_lookup(facts.values[solid])[raw.values])
-    strange = ~_lookup(facts.values[known(facts, coding)])[raw.values]
-    result = coding.reader.labels("mask", replace(raw, values=np.where(strange, VOID, raw.values), palette=None))
-    result[strange] = VOID
-    return result
 
 
 def class_counts(facts: MaskFacts, coding: Coding, split: str) -> NDArray[np.int64]:
@@ -168,7 +136,7 @@ def class_counts(facts: MaskFacts, coding: Coding, split: str) -> NDArray[np.int
     result = np.zeros(VOID + 1, np.int64)
     if facts.problem is not None:
         return result
-    if facts.coloured and not (facts.grey and not coding.reader.colors):
+    if is_coloured(facts, coding):
         for value, count in zip(facts.values.tolist(), facts.counts.tolist(), strict=True):
             result[coding.colours.get(value, VOID)] += count
         return result
@@ -183,49 +151,45 @@ def class_counts(facts: MaskFacts, coding: Coding, split: str) -> NDArray[np.int
     return result
 
 
-def solid_colours(masks: Sequence[MaskFacts]) -> list[int]:
-    """The colours that fill areas, most frequent first: shades of one colour, and soft edges, are left out."""
-    counts, flat = _summed(masks)
-    kept: list[int] = []
-    for colour in sorted(counts, key=lambda c: (-flat[c], c)):
-        if flat[colour] < max(4, _SOLID * counts[colour]):
-            continue
-        if len(counts) <= 64 or all(_distance(colour, other) > _APART for other in kept):
-            kept.append(colour)
-    return kept[:VOID]
+def is_coloured(facts: MaskFacts, coding: Coding) -> bool:
+    """Whether a mask holds colours of classes, and not class numbers that were saved as grey RGB."""
+    if not facts.coloured or not facts.grey or coding.reader.colors:
+        return facts.coloured
+    return bool(coding.colours) and bool(np.isin(facts.values, list(coding.colours)).all())
 
 
-def _is_coloured(facts: MaskFacts) -> bool:
-    return facts.coloured and not facts.grey
+def _as_numbers(facts: MaskFacts) -> MaskFacts:
+    """The facts of grey RGB as those of one of its channels."""
+    return replace(facts, values=facts.values & np.uint32(255)) if facts.coloured else facts
 
 
-def _summed(masks: Sequence[MaskFacts]) -> tuple[dict[int, int], dict[int, int]]:
-    """Pixels, and pixels inside areas, of each value over all masks."""
-    counts: dict[int, int] = {}
-    flat: dict[int, int] = {}
-    for facts in masks:
-        for value, count, inside in zip(facts.values.tolist(), facts.counts.tolist(), facts.flat.tolist(), strict=True):
-            counts[value] = counts.get(value, 0) + count
-            flat[value] = flat.get(value, 0) + inside
-    return counts, flat
-
-
-def _solid_values(masks: Sequence[MaskFacts]) -> list[int]:
-    """The numbers that masks of numbers hold, soft edges left out where there are any."""
-    counts, flat = _summed([replace(f, values=f.values & np.uint32(255)) if f.coloured else f for f in masks])
+def _count(numbered: Sequence[tuple[str, MaskFacts]], from_one: frozenset[str]) -> int:
+    """The number of classes that masks of numbers hold, soft edges left out where there are any."""
+    counts, flat = summed([facts for _, facts in numbered])
     few = len(counts) <= 64
-    return sorted(v for v in counts if few or flat[v] >= _SOLID * counts[v])
+    solid = {value for value in counts if value < VOID and (few or flat[value] >= SOLID * counts[value])}
+    highest = [
+        value - (split in from_one) for split, facts in numbered for value in facts.values.tolist() if value in solid
+    ]
+    return min(max(highest, default=0) + 1, VOID)
 
 
 def _is_thresholded(masks: Sequence[MaskFacts]) -> bool:
-    """Whether grey masks are dark and bright areas with soft edges between them."""
-    counts, _ = _summed(masks)
-    if len(counts) < _SOFT_VALUES or max(counts) > VOID:
+    """Whether grey masks are black and white areas with soft edges between them."""
+    counts, flat = summed(masks)
+    if not counts or max(counts) > VOID or any(_holds_class_1(facts) for facts in masks):
         return False
     dark = sum(n for v, n in counts.items() if v < 32)
     bright = sum(n for v, n in counts.items() if v >= 128)
     between = sum(n for v, n in counts.items() if 32 <= v < 128)
-    return max(counts) >= 192 and dark > bright > between and len(counts) > 32
+    edges = [v for v in counts if v in _EDGE]
+    soft = sum(flat[v] for v in edges) < SOLID * sum(counts[v] for v in edges)
+    return soft and len(edges) >= 3 and max(counts) >= 192 and min(dark, bright) > between
+
+
+def _holds_class_1(facts: MaskFacts) -> bool:
+    """Whether a mask is one of 0, 1 and void already."""
+    return not facts.lossy and 1 in facts.values and bool(np.isin(facts.values, (0, 1, VOID)).all())
 
 
 def _only_0_and_255(masks: Sequence[MaskFacts]) -> bool:
@@ -235,7 +199,7 @@ def _only_0_and_255(masks: Sequence[MaskFacts]) -> bool:
 
 def known(facts: MaskFacts, coding: Coding) -> NDArray[np.bool_]:
     """(n,): which of a mask's values or colours are classes or void."""
-    if facts.coloured and not (facts.grey and not coding.reader.colors):
+    if is_coloured(facts, coding):
         return np.isin(facts.values, list(coding.colours))
     if coding.threshold:
         return np.isin(facts.values, (0, VOID))
@@ -256,116 +220,23 @@ def _counts_from_one(facts: MaskFacts, count: int) -> bool:
     return not facts.coloured and count in values and 0 not in values and max(values) == count
 
 
-def _splits_from_one(numbered: Sequence[tuple[str, MaskFacts]], coding: Coding) -> frozenset[str]:
-    """The splits whose masks, all together, hold 1..K or, undeclared, hold no 0 while they hold 1."""
-    found = set()
-    for split in {split for split, _ in numbered}:
-        values = {int(v) for own, facts in numbered if own == split for v in facts.values} - {VOID}
-        if not values or 0 in values or coding.reader.label_mapping or coding.binary:
-            continue
-        if max(values) == len(coding.labels) if coding.declared else min(values) == 1:
-            found.add(split)
-    return frozenset(found)
+def _splits_from_one(numbered: Sequence[tuple[str, MaskFacts]], classes: int | None) -> frozenset[str]:
+    """The splits whose masks, all together, hold no 0 but the number of classes.
 
-
-def _colour_table(
-    coloured: Sequence[MaskFacts], numbered: Sequence[MaskFacts], reader: MaskReader, labels: LabelSet | None
-) -> tuple[dict[int, int], bool]:
-    """Packed colour -> class, and whether that had to be recovered."""
-    if reader.colors:
-        return {_number(colour): target for colour, target in reader.colors.items()}, False
-    if not coloured:
-        return {}, False
-    found = solid_colours(coloured)
-    known: dict[int, int] = {}
-    for facts in numbered:  # masks of numbers that have a palette say which colour is which
-        if facts.palette is not None:
-            known |= {int(c): int(v) for c, v in zip(packed(facts.palette), facts.values, strict=True)}
-    candidates = [known]
-    if labels is not None:
-        candidates.append({_number(colour): number for number, colour in enumerate(labels.colours)})
-    candidates.append({_number(voc_colour(number)): number for number in range(21)})
-    for candidate in filter(None, candidates):
-        table = {**candidate, _number(voc_colour(VOID)): VOID}
-        if sum(colour in table for colour in found) >= 0.9 * len(found):
-            return {colour: table.get(colour, VOID) for colour in {*found, *table}}, True
-    # Black is background where it occurs, or void where it is one too many; the others by frequency.
-    if labels is not None and len(found) == len(labels) + 1 and 0 in found:
-        return {0: VOID} | {colour: number for number, colour in enumerate(c for c in found if c)}, True
-    ordered = sorted(found, key=lambda colour: colour != 0)
-    return {colour: number for number, colour in enumerate(ordered)}, True
-
-
-def _named_by_colour(table: Mapping[int, int]) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
-    """Names such as '#8429f6' and the colours themselves, in the order of the classes."""
-    own = {number: colour for colour, number in sorted(table.items(), reverse=True) if number != VOID}
-    count = max(own, default=0) + 1
-    colours = tuple(unpacked(own.get(number, _number(voc_colour(number)))) for number in range(count))
-    return tuple(f"#{_number(colour):06x}" for colour in colours), colours
-
-
-def _from_colours(rgb: Array, coding: Coding, shades_too: bool) -> Array:
-    """Classes by colour; where `shades_too`, a colour near to a class's is that class."""
-    numbers = packed(rgb)
-    known = np.array(sorted(coding.colours), np.uint32)
-    if not len(known):
-        raise DataError("no colour of the masks fills an area; give the classes their colours in a YAML file")
-    place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
-    strange = known[place] != numbers
-    targets = np.array([coding.colours[int(colour)] for colour in known], np.uint8)
-    classes: Array = targets[place]
-    if not strange.any():
-        return classes
-    if shades_too:  # what is left lies between two classes, and takes the nearest pixel's
-        palette = np.stack([known >> 16, known >> 8 & 255, known & 255], 1).astype(np.int16)
-        values, where = np.unique(numbers[strange], return_inverse=True)
-        nearest = np.zeros(len(values), np.intp)
-        gaps = np.full(len(values), 256, np.int16)
-        shades = np.stack([values >> 16, values >> 8 & 255, values & 255], 1).astype(np.int16)
-        for index, colour in enumerate(palette):
-            gap = np.abs(shades - colour).max(1)
-            nearest[gap < gaps], gaps = index, np.minimum(gap, gaps)
-        shade = (gaps <= _NEAR)[where]
-        rows, columns = (axis[shade] for axis in np.nonzero(strange))
-        classes[rows, columns] = targets[nearest[where[shade]]]
-        strange[rows, columns] = False
-    return _filled(classes, strange)
-
-
-def _lookup(values: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """(65536,): whether a number is one of these."""
-    table = np.zeros(65536, np.bool_)
-    table[values] = True
-    return table
-
-
-def _grown(reader: MaskReader, raw: RawMask, strange: NDArray[np.bool_]) -> Array:
-    values = np.where(strange, VOID, raw.values)
-    return _filled(reader.labels("mask", replace(raw, values=values, palette=None)), strange)
-
-
-def _filled(classes: Array, strange: NDArray[np.bool_]) -> Array:
-    """Strange pixels take the class of the nearest that is not; void where none is."""
-    from scipy.ndimage import distance_transform_edt
-
-    if strange.all():
-        return np.full_like(classes, VOID)
-    if not strange.any():
-        return classes
-    rows, columns = distance_transform_edt(strange, return_distances=False, return_indices=True)
-    nearest: Array = classes[rows, columns]
-    return nearest
-
-
-def _number(colour: Sequence[int]) -> int:
-    return colour[0] << 16 | colour[1] << 8 | colour[2]
-
-
-def _distance(first: int, second: int) -> int:
-    return max(abs(a - b) for a, b in zip(unpacked(first), unpacked(second), strict=True))
+    Where that is not declared it is one more than the highest number of the other splits; if all are without 0, all
+    that begin at 1 count from it.
+    """
+    held: dict[str, set[int]] = {}
+    for split, facts in numbered:
+        held.setdefault(split, set()).update(facts.values.tolist())
+    numbers = {split: values - {VOID} for split, values in held.items() if values - {VOID}}
+    without = {split for split, values in numbers.items() if min(values) == 1 or (classes and 0 not in values)}
+    if classes is None:
+        others = [max(values) for split, values in numbers.items() if split not in without]
+        classes = max(others) + 1 if others else None
+    return frozenset(split for split in without if classes is None or max(numbers[split]) == classes)
 
 
 def threshold_text() -> str:
     """The mapping as YAML."""
-    pairs: list[Any] = [f"{key}: {target}" for key, target in THRESHOLD.items()]
-    return f"label_mapping: {{{', '.join(pairs)}}}"
+    return f"label_mapping: {{{', '.join(f'{key}: {target}' for key, target in THRESHOLD.items())}}}"

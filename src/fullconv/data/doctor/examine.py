@@ -14,7 +14,8 @@ from fullconv.data.doctor.checks import all_findings
 from fullconv.data.doctor.coding import Coding, find_coding
 from fullconv.data.doctor.diagnosis import Diagnosis, Looked
 from fullconv.data.doctor.facts import image_facts, mask_facts
-from fullconv.data.doctor.listing import list_files
+from fullconv.data.doctor.findings import SILENT
+from fullconv.data.doctor.listing import Listing, list_files
 from fullconv.data.mask import MaskReader
 from fullconv.data.scenes import Scene
 
@@ -39,7 +40,8 @@ def examine(
 
     Args:
         source: what `open_dataset` takes.
-        fast: look at a sample of the masks and at no image: seconds for any data set.
+        fast: look at a sample of the masks and at no image: seconds for any data set. Only where the sample seems to be
+            learned wrong are all masks looked at: a class that is rare may be in none of the sample.
         threads: default: the number of processors.
         progress: called after every scene, in the calling thread.
 
@@ -47,10 +49,20 @@ def examine(
         DataError: nothing there, no known layout, or a description that cannot be read.
     """
     listing = list_files(source)
+    every = [(split, scene) for split, scenes in listing.scenes.items() for scene in scenes]
+    if fast:
+        some = [(split, scene) for split, scenes in listing.scenes.items() for scene in _some(scenes)]
+        found = _examined(listing, some, True, threads, progress)
+        if len(some) == len(every) or not any(finding.kind in SILENT for finding in found.findings):
+            return found
+    return _examined(listing, every, fast, threads, progress)
+
+
+def _examined(
+    listing: Listing, chosen: Sequence[tuple[str, Scene]], fast: bool, threads: int | None, progress: Progress | None
+) -> Diagnosis:
+    """The diagnosis from these scenes."""
     found = Diagnosis(listing, fast=fast)
-    chosen = [
-        (split, scene) for split, scenes in listing.scenes.items() for scene in (_some(scenes) if fast else scenes)
-    ]
 
     def look(item: tuple[str, Scene]) -> Looked:
         split, scene = item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from fullconv.data.image import picture_header
 from fullconv.data.mask import MaskReader, RawMask, packed, read_raw
 from fullconv.data.sample import Array, Values
 from fullconv.data.scenes import Input, Task
-from fullconv.errors import DataError, OptionError
+from fullconv.errors import DataError, OptionError, printable
+from fullconv.labels import VOID
+
+SOLID = 0.25
+"""Share of the pixels of a class that lie inside areas of it, at least; soft edges have next to none."""
 
 KEPT_VALUES = 256
 """Different values or colours of one mask that are counted singly; of more, the most frequent."""
@@ -33,7 +38,7 @@ class ImageFacts:
         orientation: of EXIF, 1 = upright.
         digest: of its pixels.
         look: what resembles it looks alike.
-        constant: one value everywhere.
+        constant: one colour everywhere.
     """
 
     problem: str | None = None
@@ -62,6 +67,7 @@ class MaskFacts:
         flat: (n,) int64, of these those whose right, lower and diagonal neighbours are equal: edges have few.
         pixels: in all.
         palette: (n, 3) uint8: the colours of `values` in a palette file; else None.
+        digest: of its pixels.
     """
 
     problem: str | None = None
@@ -75,6 +81,7 @@ class MaskFacts:
     flat: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     pixels: int = 0
     palette: Array | None = None
+    digest: bytes = b""
 
 
 def image_facts(path: Path, source: Input) -> ImageFacts:
@@ -88,17 +95,14 @@ def image_facts(path: Path, source: Input) -> ImageFacts:
             kind, orientation = header.kind, header.orientation
     except (DataError, OptionError) as error:
         return ImageFacts(problem=str(error))
-    digest = hashlib.blake2b(repr((values.shape, str(values.dtype))).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(values).data)
-    low, high = int(values.min()), int(values.max())
     return ImageFacts(
         None,
         (values.shape[0], values.shape[1]),
         kind,
         orientation,
-        digest.digest(),
+        _digest(values),
         look_of(_grey(values)),
-        low == high,
+        bool((values == values[:1, :1]).all()),
     )
 
 
@@ -106,10 +110,27 @@ def mask_facts(path: Path, task: Task) -> MaskFacts:
     """Read a mask as it is where its file is a picture; else as its reader does."""
     try:
         if isinstance(task.reader, MaskReader):
-            return counted(read_raw(path, allow_lossy=True))
+            return counted(as_read(printable(path), read_raw(path, allow_lossy=True), task.reader))
         return counted(RawMask(task.reader.read(path), None, lossy=False, turned=False))
     except (DataError, OptionError) as error:
         return MaskFacts(problem=str(error))
+
+
+def as_read(name: str, raw: RawMask, reader: MaskReader) -> RawMask:
+    """A palette mask of which only the colours lead to classes as the RGB mask that it once was; others as they are.
+
+    Raises:
+        DataError: its numbers and its colours lead to different classes.
+    """
+    if raw.palette is None or not reader.colors:
+        return raw
+    used = np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256))
+    if not all(tuple(colour) in reader.colors for colour in raw.palette[used].tolist()):
+        return raw
+    if np.isin(used, [*range(reader.classes), VOID, *(reader.label_mapping or {})]).all():
+        reader.labels(name, raw)
+        return raw
+    return RawMask(raw.palette[raw.values], None, raw.lossy, raw.turned)
 
 
 def counted(raw: RawMask) -> MaskFacts:
@@ -130,7 +151,37 @@ def counted(raw: RawMask) -> MaskFacts:
     of_each[here] = flat_counts[there]
     palette = None if raw.palette is None else raw.palette[values.astype(np.intp)]
     size = (raw.values.shape[0], raw.values.shape[1])
-    return MaskFacts(None, size, coloured, grey, raw.lossy, raw.turned, values, counts, of_each, numbers.size, palette)
+    return MaskFacts(
+        problem=None,
+        size=size,
+        coloured=coloured,
+        grey=grey,
+        lossy=raw.lossy,
+        turned=raw.turned,
+        values=values,
+        counts=counts,
+        flat=of_each,
+        pixels=numbers.size,
+        palette=palette,
+        digest=_digest(raw.values),
+    )
+
+
+def summed(masks: Sequence[MaskFacts]) -> tuple[dict[int, int], dict[int, int]]:
+    """Pixels, and pixels inside areas, of each value over all masks."""
+    counts: dict[int, int] = {}
+    flat: dict[int, int] = {}
+    for facts in masks:
+        for value, count, inside in zip(facts.values.tolist(), facts.counts.tolist(), facts.flat.tolist(), strict=True):
+            counts[value] = counts.get(value, 0) + count
+            flat[value] = flat.get(value, 0) + inside
+    return counts, flat
+
+
+def _digest(values: NDArray[Any]) -> bytes:
+    digest = hashlib.blake2b(repr((values.shape, str(values.dtype))).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.digest()
 
 
 def _histogram(numbers: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:

@@ -21,7 +21,7 @@ class Kind(NamedTuple):
             its scores untrue.
         title: what it is, of several.
         consequence: what it would do to training.
-        remedy: how it is mended; ``{fix}`` is the command that does it.
+        remedy: how it is mended; ``{fix}`` is the command that does it, ``{yaml}`` what a YAML file would hold.
     """
 
     severity: str
@@ -65,8 +65,7 @@ KINDS: dict[str, Kind] = {
     ),
     "value of no class": Kind(
         ERROR, "masks with values that are no class", "training does not start; elsewhere it ends in a crash on the "
-        "device", "name the class, or map the value in a YAML file, such as label_mapping: {{{value}: 255}}; or make "
-        f"it void: {_FIX}",
+        "device", f"name the class; or make what has none void, in a YAML file: {{yaml}}; or {_FIX}",
     ),
     "0 and 255": Kind(
         ERROR, "two-class masks of 0 and 255", "255 is void: the class vanishes, and all that is left is background",
@@ -74,7 +73,7 @@ KINDS: dict[str, Kind] = {
     ),
     "colours": Kind(
         ERROR, "colour-coded masks without a colour table", "colours are no class numbers: training does not start",
-        "in a YAML file, each with its right name: {colors}" + f"; or {_FIX}",
+        f"in a YAML file, each with its right name: {{yaml}}; or {_FIX}",
     ),
     "grey as RGB": Kind(
         ERROR, "class numbers saved as grey RGB", "three equal channels are no class numbers: training does not start",
@@ -87,11 +86,11 @@ KINDS: dict[str, Kind] = {
     "soft edges": Kind(
         ERROR, "masks with soft edges ({share} of their pixels are of no class)",
         "antialiased or scaled edges hold numbers and colours of no class, or of a wrong one",
-        "scale masks by nearest pixel; {yaml}" + f"edges take the nearest pixel's class: {_FIX}",
+        f"scale masks by nearest pixel; {{yaml}}edges take the nearest pixel's class: {_FIX}",
     ),
     "classes from 1": Kind(
         ERROR, "masks that count classes from 1", "every class is taken for the next one, and class 0 has no pixel",
-        "in a YAML file: {mapping}" + f"; or {_FIX}",
+        f"{{yaml}}counted from 0: {_FIX}",
     ),
     "palettes disagree": Kind(
         WARNING, "palette masks in which one number has different colours",
@@ -155,7 +154,7 @@ class Finding:
         kind: a name of `KINDS`.
         names: of the files or classes, all of them.
         facts: what the title and the remedy leave open.
-        details: what there is to say of the first ones, a line each.
+        details: what there is to say of each, or of the first ones, a line each; empty where names say all.
     """
 
     kind: str
@@ -193,10 +192,15 @@ class Finding:
         """The first ten names, as they can be printed."""
         return tuple(printable(name) for name in self.names[:LISTED])
 
+    @property
+    def lines(self) -> list[str]:
+        """What to show of it, as it can be printed: ten lines at most, then how many more there are."""
+        told = [printable(line) for line in self.details[:LISTED] if line] or list(self.shown)
+        more = max(self.count, len(self.details)) - len(told)
+        return told + [f"and {more:,} more"] * (more > 0)
+
     def _text(self, text: str) -> str:
-        for key, value in self.facts.items():
-            text = text.replace(f"{{{key}}}", value)
-        return text.replace("{{", "{").replace("}}", "}")
+        return text.format_map(self.facts)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -206,7 +210,7 @@ class Finding:
             "count": self.count,
             "names": list(self.shown),
             "title": self.title,
-            "details": list(self.details[:LISTED]),
+            "details": [printable(line) for line in self.details[:LISTED]],
             "consequence": self.consequence,
             "remedy": self.remedy,
         }

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from fullconv.data.doctor import coding as code
-from fullconv.data.doctor.coding import mended, verdict
+from fullconv.data.doctor.coding import verdict
 from fullconv.data.doctor.diagnosis import Diagnosis, Looked
 from fullconv.data.doctor.findings import KINDS, LEAKS
+from fullconv.data.doctor.mending import mended
 from fullconv.data.image import read_image, turned
 from fullconv.data.mask import MaskReader, read_raw, write_mask
 from fullconv.data.sample import Array
@@ -61,8 +62,8 @@ class Repaired:
 def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) -> Repaired:
     """Write a repaired copy of an examined data set.
 
-    Images are copied byte for byte, but for those whose kind differs from most, which become 8-bit RGB PNG. Masks are
-    written as palette PNG. What cannot be used is left out, and so are the scenes of train that another split has too.
+    Images are copied byte for byte, but for pictures whose kind differs from most, which become 8-bit RGB PNG; masks
+    are written as palette PNG. What cannot be used is left out, and so are the scenes of train that another split has.
 
     Args:
         found: of the whole examination, not of its fast part.
@@ -91,9 +92,11 @@ def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) 
             if name in leaks:
                 return name, [], leaks[name]
             try:
-                return name, _write(found, each, folder), None
+                mask, changes = _mask(found, each)
             except DataError as error:
                 return name, [], str(error)
+            # Outside of `try`: what cannot be written ends the repair, it is no scene to leave out.
+            return name, changes + _write(found, each, mask, folder), None
 
         for done, (name, changes, why) in enumerate(pool.map(work, found.looked), 1):
             if why is not None:
@@ -132,17 +135,20 @@ def _require_repairable(found: Diagnosis, out: Path) -> None:
             "can be repaired, others by hand"
         )
     source = Path(listing.source).resolve()
-    if source.is_dir() and out.resolve().is_relative_to(source):
+    inside = {path.resolve().parent for scenes in listing.scenes.values() for s in scenes for path in (s.image, s.mask)}
+    if source.is_dir():
+        inside.add(source)
+    if any(out.resolve().is_relative_to(folder) for folder in inside):
         raise OptionError(f"{printable(out)} lies in the data set; name a folder beside it")
 
 
-def _write(found: Diagnosis, each: Looked, folder: Path) -> list[str]:
-    """Write one scene; what was changed about it.
+def _mask(found: Diagnosis, each: Looked) -> tuple[Array, list[str]]:
+    """The mask of a scene, mended; what was changed about it.
 
     Raises:
         DataError: it cannot be used; the text says why, and is the same for all scenes with this fault.
     """
-    (image_name, image), (task, facts) = next(iter(each.images.items())), next(iter(each.masks.items()))
+    image, (task, facts) = next(iter(each.images.values())), next(iter(each.masks.items()))
     if image.problem is not None:
         raise DataError("the image cannot be read")
     if facts.problem is not None:
@@ -161,16 +167,24 @@ def _write(found: Diagnosis, each: Looked, folder: Path) -> list[str]:
     if mask.shape != image.size:
         mask = _scaled(mask, image.size)
         changes.append("mask scaled to its image's size")
+    return mask, changes
+
+
+def _write(found: Diagnosis, each: Looked, mask: Array, folder: Path) -> list[str]:
+    """Write the files of a scene; what was changed about its image."""
+    image_name, image = next(iter(each.images.items()))
+    changes = []
     source = each.scene.images[image_name]
     target = folder / each.split / "images" / f"{each.scene.name}{source.suffix.lower()}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    if image.kind != found.usual_kind:
+    if image.kind != found.usual_kind and not found.listing.inputs[image_name].kind.measured:
         with atomic(target.with_suffix(".png"), durable=False) as path:
             Image.fromarray(read_image(source)).save(path, compress_level=1)
         changes.append("image converted to 8-bit RGB")
     else:
         shutil.copyfile(source, target)
-    write_mask(folder / each.split / "masks" / f"{each.scene.name}.png", mask, coding.labels)
+    labels = next(iter(found.codings.values())).labels
+    write_mask(folder / each.split / "masks" / f"{each.scene.name}.png", mask, labels)
     return changes
 
 
