@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -42,6 +43,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n\n\ndef make_net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.MaxPool2d(2))\n"
     )
+    (tmp_path / "EXPORT").mkdir()
+    picture.save(tmp_path / "EXPORT" / "one.jpg")
+    corners = [[2, 2], [9, 2], [9, 8], [2, 8]]
+    entry = {"imagePath": "one.jpg", "shapes": [{"label": "a", "shape_type": "polygon", "points": corners}]}
+    (tmp_path / "EXPORT" / "one.json").write_text(json.dumps({"version": "5.2.1", **entry}))
     # The released file's layers and sizes, 538 MB, and torchvision's ResNet-18: zeros and random numbers in them.
     layers = [
         (name, kind, [bilinear(shape) if kind == "Deconvolution" else np.zeros(shape, np.float32) for shape in shapes])
@@ -78,7 +84,9 @@ def test_commands_and_python_work_as_written(place: Path, monkeypatch: pytest.Mo
                 main()
             assert not stop.value.code, text
             verbs.append(text[1])
-    assert set(verbs) == {"train", "evaluate", "predict", "inspect", "fetch", "convert", "heatmap"}
-    written = ("labels/one.png", "labels/one_overlay.png", "photo-labels.png", "cat.png", "fields.png")
-    assert all((place / name).exists() for name in written)
+    assert set(verbs) == {
+        "train", "evaluate", "predict", "inspect", "fetch", "convert", "heatmap", "doctor", "import", "upper-bound",
+    }  # fmt: skip
+    written = ("labels/one.png", "labels/one_overlay.png", "photo-labels.png", "cat.png", "fields.png", "page.html")
+    assert all((place / name).exists() for name in (*written, "FIXED/classes.txt", "NEW/masks/one.png"))
     assert names["scores"].shape == (1, 3, 137, 237)  # as its comment says

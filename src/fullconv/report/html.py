@@ -60,6 +60,7 @@ class Report:
         counts: (K, K) int64, rows truth, columns prediction.
         rows: of metrics.csv, as `curves_png` takes them; empty where nothing was trained.
         previews: the gallery; may be empty.
+        worst: the images of lowest mean IU; may be empty.
         notes: sentences that the reader should see before the numbers are believed.
 
     Raises:
@@ -75,6 +76,7 @@ class Report:
     counts: NDArray[np.int64]
     rows: Rows = field(default=())
     previews: Sequence[Preview] = field(default=())
+    worst: Sequence[Preview] = field(default=())
     notes: Sequence[str] = field(default=())
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ def _render(report: Report) -> str:
         curves=_chart(curves_png(report.rows)) if report.rows else None,
         confusion=_chart(confusion_png(report.counts, report.labels)),
         previews=[figure(preview) for preview in report.previews],
+        worst=[figure(preview) for preview in report.worst],
         void=tuple(report.labels.palette()[VOID].tolist()),
         errors={"correct": CORRECT, "wrong": WRONG, "void": UNSCORED},
     )

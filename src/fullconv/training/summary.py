@@ -25,6 +25,7 @@ from fullconv.training.setup import RunOptions, Splits, surroundings
 from fullconv.weights.modelfile import read_model
 
 PREVIEWS = 12
+WORST = 6
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,25 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
     labels = val.labels[task]
     matrix = best.matrix if best else ConfusionMatrix(len(labels))
 
-    shown = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, PREVIEWS).astype(int))]
-    previews = []
+    spread = np.unique(np.linspace(0, len(val) - 1, PREVIEWS).astype(int)).tolist()
+    places = {name: place for place, name in enumerate(val.names)}
+    worst = [places[image.name] for image in best.worst(WORST, task)] if best else []
+    chosen = list(dict.fromkeys([*spread, *worst]))
+    previews: dict[int, Preview] = {}
     (name, options), *_ = model.net.options.inputs.items()
-    stream = ((sample, sample.inputs) for sample in shown)
-    for done, (sample, tasks) in enumerate(coarse_scores(model.net, stream, run.options.precision), 1):
+    stream = ((place, val[place]) for place in chosen)
+    answers = coarse_scores(model.net, (((p, sample), sample.inputs) for p, sample in stream), run.options.precision)
+    for (place, sample), tasks in answers:
         predicted = tasks[task].labels()[0].cpu().numpy()
         picture = drawable(sample.inputs[name], options)
-        previews.append(_preview(sample, task, picture, predicted, labels))
+        previews[place] = _preview(sample, task, picture, predicted, labels)
         with atomic(folder.previews / f"{sample.name}.png", durable=False) as path:
-            Image.fromarray(previews[-1].picture).save(path, compress_level=1)
-        report(done / (len(shown) + 2))
+            Image.fromarray(previews[place].picture).save(path, compress_level=1)
+        report(len(previews) / (len(chosen) + 2))
 
     _write(folder.path / "curves.png", curves_png(folder.rows))
     _write(folder.path / "confusion.png", confusion_png(matrix.counts, labels))
-    report((len(shown) + 1) / (len(shown) + 2))
+    report((len(chosen) + 1) / (len(chosen) + 2))
     scores = best.scores if best else None
     write_report(
         folder.report,
@@ -87,7 +92,8 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
             scores=scores or matrix.scores(),
             counts=matrix.counts,
             rows=folder.rows,
-            previews=previews,
+            previews=[previews[place] for place in spread],
+            worst=[previews[place] for place in worst],
             notes=run.notes,
         ),
     )

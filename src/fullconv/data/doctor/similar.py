@@ -86,30 +86,35 @@ def perceptual_hash(thumb: Thumb) -> int:
 
 
 def resemblances(first: Sequence[Look], second: Sequence[Look]) -> list[Resemblance]:
-    """For every image of `first` the images of `second` that look like it, mirrored and turned ones included."""
-    theirs = [np.array([_turned_hash(look, turn) for look in second], np.uint64) for turn in range(len(TURNS))]
+    """For every image of `first` that has one, an image of `second` that looks like it: one as it is before one that is
+    mirrored or turned, the first of several. One is enough: where all look alike, the pairs would be millions."""
     ours = np.array([look.hash for look in first], np.uint64)
-    flat_second = np.array([look.thumb.std() < _FLAT for look in second])
-    found: dict[tuple[int, int], Resemblance] = {}
-    for turn, hashes in enumerate(theirs):
+    flat = np.array([look.thumb.std() < _FLAT for look in second], np.bool_)
+    found: dict[int, Resemblance] = {}
+    for turn, (how, turned) in enumerate(TURNS):
+        thumbs = [turned(look.thumb) for look in second]
+        hashes = [look.hash if turn == 0 else perceptual_hash(thumbs[i]) for i, look in enumerate(second)]
+        theirs = np.array(hashes, np.uint64)
         for start in range(0, len(ours), _BLOCK):
-            distance = np.bitwise_count(ours[start : start + _BLOCK, None] ^ hashes)
-            for row, column in np.argwhere((distance <= _BITS) & ~flat_second):
-                pair = start + int(row), int(column)
-                turned = TURNS[turn][1](second[pair[1]].thumb)
-                if pair not in found and _correlation(first[pair[0]].thumb, turned) >= _CORRELATION:
-                    found[pair] = Resemblance(*pair, TURNS[turn][0])
-    return [found[pair] for pair in sorted(found)]
+            near = (np.bitwise_count(ours[start : start + _BLOCK, None] ^ theirs) <= _BITS) & ~flat
+            near[[index - start for index in found if start <= index < start + _BLOCK]] = False
+            rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+            for part in (columns[i : i + _BLOCK] for i in range(0, len(columns), _BLOCK)):
+                some = _normalised([first[start + row].thumb for row in rows])
+                alike = some @ _normalised([thumbs[column] for column in part]).T >= _CORRELATION
+                alike &= near[np.ix_(rows, part)]
+                for row in np.flatnonzero(alike.any(1)):
+                    index = start + int(rows[row])
+                    found.setdefault(index, Resemblance(index, int(part[alike[row].argmax()]), how))
+    return [found[index] for index in sorted(found)]
 
 
-def _turned_hash(look: Look, turn: int) -> int:
-    return look.hash if turn == 0 else perceptual_hash(TURNS[turn][1](look.thumb))
-
-
-def _correlation(a: Thumb, b: Thumb) -> float:
-    x, y = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
-    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / scale if scale else 0.0
+def _normalised(thumbs: Sequence[Thumb]) -> NDArray[np.float32]:
+    """(n, 1024): rows whose products are correlations; zeros for a thumbnail of one value."""
+    rows = np.stack([thumb.ravel() for thumb in thumbs]).astype(np.float32)
+    rows -= rows.mean(1, keepdims=True)
+    scaled: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))
+    return scaled
 
 
 @lru_cache(maxsize=1)
