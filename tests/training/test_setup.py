@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,25 @@ import yaml
 from fullconv.data.check import Moments
 from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.errors import DataError, GeometryError, ModelFileError, OptionError
-from fullconv.labels import LabelSet
+from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, NETS, InputOptions, build
 from fullconv.training.recipes import RECIPES
 from fullconv.training.setup import (
     RunOptions,
     Splits,
     choose_net,
+    class_notes,
     make_net,
     named_inputs,
     open_splits,
     read_donors,
+    require_healthy,
     resolve_options,
     surroundings,
 )
 from fullconv.weights.modelfile import ModelFile, write_model
 from inmemory import LABELS, InMemory, one, some
-from makers import make_folder
+from makers import make_folder, make_nyud, save, scene
 
 
 @pytest.fixture(scope="module")
@@ -306,3 +309,68 @@ def test_inputs_that_are_wanted() -> None:
         open_splits((data, data), inputs=["photo"])
     splits = open_splits((data, data), inputs=["bands", "depth", "radar", "photo"])
     assert set(splits.train.moments) == {"radar", "depth", "bands"}
+
+
+def recoded(root: Path, change: Callable[[np.ndarray], np.ndarray], splits: str = "*") -> Path:
+    """A plain folder of three classes whose masks are changed."""
+    make_folder(root)
+    (root / "classes.txt").write_text("ground\na\nb\n")
+    for path in root.glob(f"{splits}/masks/*.png"):
+        save(path, change(scene(int(path.stem))[1]))
+    return root
+
+
+def test_healthy_data_passes_whatever_its_layout(tmp_path: Path) -> None:
+    for source in (recoded(tmp_path / "a", lambda m: m), make_nyud(tmp_path / "b"), "wafer"):
+        require_healthy(source)
+
+
+def test_masks_that_would_be_learned_wrong_are_refused(tmp_path: Path) -> None:
+    root = recoded(tmp_path / "my data", lambda m: np.where(m == VOID, VOID, m + 1).astype(np.uint8))
+    with pytest.raises(DataError) as caught:
+        require_healthy(root)
+    assert str(caught.value) == (
+        f"{root}: training would not start, or learn wrong labels:\n"
+        "  masks that count classes from 1: 7 of those looked at (train/0000, train/0001, train/0002, train/0003, "
+        "val/0004, val/0005, test/0006); in a YAML file: label_mapping: {0: 255, 1: 0, 2: 1, 3: 2}; or counted from 0: "
+        f"fullconv doctor '{root}' --fix FIXED"
+    )
+    (root / "classes.txt").write_text("ground\na\n")
+    for path in root.glob("*/masks/*.png"):
+        save(path, np.where(scene(int(path.stem))[1] == 1, 255, 0).astype(np.uint8))
+    with pytest.raises(
+        DataError, match=r"two-class masks of 0 and 255: \d of those.*label_mapping: {0: 0, 255: 1}; or"
+    ):
+        open_splits(root)
+
+
+def test_faults_that_every_reader_meets_are_left_to_the_check(tmp_path: Path) -> None:
+    root = recoded(tmp_path, lambda m: np.where(m == 2, 9, m).astype(np.uint8))
+    require_healthy(root)
+    with pytest.raises(DataError) as caught:
+        open_splits(root)
+    lines = str(caught.value).splitlines()
+    assert "holds value 9" in lines[1]
+    assert lines[-1] == f"see all, and repair what can be, with: fullconv doctor {root} --fix FIXED"
+
+
+def test_what_is_missing_in_a_split_is_noted() -> None:
+    def of(split: str, *classes: int) -> InMemory:
+        mask = np.resize(np.array(classes, np.uint8), (20, 30))
+        return InMemory([Sample("s", {IMAGE: np.zeros((20, 30, 3), np.uint8)}, {SEMANTIC: mask})], split, LABELS_3)
+
+    assert class_notes(open_splits((of("train", 0, 1, 2), of("val", 0, 1, 2)))) == []
+    assert class_notes(open_splits((of("train", 0, 1), of("val", 2, 1, VOID)))) == [
+        "train has no pixel of b: what is not in train is not learned",
+        "val has no pixel of ground: what is not in val is not scored",
+    ]
+    both = InMemory(
+        [Sample("s", {IMAGE: np.zeros((2, 3, 3), np.uint8)}, {t: np.zeros((2, 3), np.uint8) for t in ("x", "y")})],
+        "train", {"x": LabelSet.numbered(1), "y": LABELS_3[SEMANTIC]},
+    )  # fmt: skip
+    assert class_notes(open_splits((both, both)))[0] == (
+        "train has no pixel of a, b (y): what is not in train is not learned"
+    )
+
+
+LABELS_3 = {SEMANTIC: LabelSet(("ground", "a", "b"))}

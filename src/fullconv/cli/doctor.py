@@ -51,7 +51,7 @@ def doctor(
         if repaired is not None:
             _print_repaired(repaired)
         if report is not None:
-            typer.echo(f"Report    {report}")
+            typer.echo(f"Report    {printable(report)}")
     if found.errors and repaired is None:
         raise typer.Exit(1)
 
@@ -112,5 +112,5 @@ def _print_repaired(repaired: Repaired) -> None:
         typer.echo(f"left out  {why}: {len(names)}")
     for title in repaired.left:
         typer.echo(f"left      {title}")
-    typer.echo(f"Written   {repaired.written} scenes to {repaired.path}; {REPORT} there names every change")
-    typer.echo(f"Next      fullconv train --data {shlex.quote(str(repaired.path))}")
+    typer.echo(f"Written   {repaired.written} scenes to {printable(repaired.path)}; {REPORT} there names every change")
+    typer.echo(f"Next      fullconv train --data {shlex.quote(printable(repaired.path))}")

@@ -95,7 +95,7 @@ def _scenes(found: Diagnosis) -> list[tuple[str, Picture]]:
     pictures = []
     for each in chosen:
         try:
-            pictures.append((f"{each.split}/{each.scene.name}", _drawn(found, each)))
+            pictures.append((printable(f"{each.split}/{each.scene.name}"), _drawn(found, each)))
         except DataError:  # it is among the findings
             continue
     return pictures
@@ -110,8 +110,6 @@ def _drawn(found: Diagnosis, each: Looked) -> Picture:
     else:
         mask = given.reader.read(path)
     image = _shown(source.reader.read(each.scene.images[name]), source.kind.bands, source.kind.preview)
-    if image.shape[:2] != mask.shape:
-        raise DataError("image and mask differ in size")
     drawn = overlay(image, mask, coding.labels)
     step = -(-max(drawn.shape[:2]) // LARGEST)
     return drawn[::step, ::step]

@@ -78,7 +78,9 @@ def test_two_classes_as_0_and_255(labels: LabelSet | None, rgb: bool) -> None:
 
 def soft(mask: Array) -> Array:
     """0/255 with edges as scaling by a half leaves them."""
-    large = Image.fromarray(255 * mask).resize((2 * mask.shape[1] + 7, 2 * mask.shape[0] + 5), Image.Resampling.BILINEAR)
+    large = Image.fromarray(255 * mask).resize(
+        (2 * mask.shape[1] + 7, 2 * mask.shape[0] + 5), Image.Resampling.BILINEAR
+    )
     return np.asarray(large.resize(mask.shape[::-1], Image.Resampling.BOX))
 
 
@@ -210,7 +212,9 @@ def test_a_mask_of_background_alone_among_rgb_masks(table: Array) -> None:
     table = table.copy()
     table[0] = 0
     clean = [areas(seed, 5) for seed in range(3)] + [np.zeros((24, 32), np.uint8)]
-    coding, verdicts, found = coded([raw(table[m]) for m in clean], LabelSet(FIVE.names, tuple(map(tuple, table[:5].tolist()))))
+    coding, verdicts, found = coded(
+        [raw(table[m]) for m in clean], LabelSet(FIVE.names, tuple(map(tuple, table[:5].tolist())))
+    )
     assert verdicts == [code.COLOURED] * 4
     same(found, clean)
     undeclared, _, found = coded([raw(table[m]) for m in clean])
@@ -289,6 +293,17 @@ def test_a_declared_mapping_is_kept() -> None:
     )
 
 
+def test_a_value_of_no_class_is_void_also_where_255_is_a_class() -> None:
+    clean = areas(0, 2, void=False)
+    strange = 255 * clean
+    strange[20:22, 20:30] = 77
+    _, verdicts, found = coded([raw(255 * clean), raw(strange)], TWO, MaskReader(2, {0: 0, 255: 1}))
+    assert verdicts == [code.OK, code.OUTSIDE]
+    expected = clean.copy()
+    expected[20:22, 20:30] = VOID
+    same(found, [clean, expected])
+
+
 def test_values_of_no_class_become_void_and_soft_edges_the_nearest_class() -> None:
     labels = LabelSet.numbered(3)
     clean = np.repeat([0, 1, 2], 10).astype(np.uint8)[None].repeat(20, 0)
@@ -320,7 +335,9 @@ def test_nothing_that_can_be_read() -> None:
 
 def test_a_photo_is_no_mask() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
-    with pytest.raises(DataError, match="no colour of the masks fills an area; give the classes their colours in a YAML"):
+    with pytest.raises(
+        DataError, match="no colour of the masks fills an area; give the classes their colours in a YAML"
+    ):
         coded([raw(noise)])
 
 
@@ -328,7 +345,9 @@ def test_a_palette_mask_that_contradicts_itself() -> None:
     table = FIVE.palette().copy()
     table[[0, 1]] = table[[1, 0]]
     values = np.array([[0, 1], [0, 1]], np.uint8)
-    with pytest.raises(DataError, match="the mask: is a palette mask, where index 0 is class 0 by its number and class 1"):
+    with pytest.raises(
+        DataError, match="the mask: is a palette mask, where index 0 is class 0 by its number and class 1"
+    ):
         coded([raw(values, table)], FIVE, DECLARED)
 
 
@@ -341,7 +360,9 @@ CODINGS = ("numbers", "palette", "grey as RGB", "0 and 255", "from 1", "voc colo
 
 @settings(max_examples=120)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.sampled_from(CODINGS), st.booleans(), st.integers(1, 4))
-def test_a_clean_mask_in_any_coding_is_given_back(seed: int, classes: int, kind: str, declared: bool, count: int) -> None:
+def test_a_clean_mask_in_any_coding_is_given_back(
+    seed: int, classes: int, kind: str, declared: bool, count: int
+) -> None:
     classes = 2 if kind == "0 and 255" else classes
     # Grey RGB has no void that could be told from white; in 0 and 255 white is the other class.
     clean = [areas(seed + k, classes, void=kind not in ("0 and 255", "grey as RGB")) for k in range(count)]

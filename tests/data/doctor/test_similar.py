@@ -47,9 +47,10 @@ def plain_alike(first: Look, others: list[Look]) -> tuple[int, str] | None:
         for index, other in enumerate(others):
             turned = np.ascontiguousarray(turn(other.thumb))
             bits = bin(first.hash ^ perceptual_hash(turned)).count("1")
-            if other.thumb.std() >= 4 and bits <= 12 and first.thumb.std() > 0:
-                if np.corrcoef(first.thumb.ravel(), turned.ravel())[0, 1] >= 0.93:
-                    return index, name
+            if other.thumb.std() < 4 or bits > 12 or first.thumb.std() == 0:
+                continue
+            if np.corrcoef(first.thumb.ravel(), turned.ravel())[0, 1] >= 0.93:
+                return index, name
     return None
 
 
@@ -58,8 +59,12 @@ def plain_alike(first: Look, others: list[Look]) -> tuple[int, str] | None:
 def test_the_hash_is_imagehash_s(seed: int, height: int, width: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     for picture in (Image.fromarray(noise), drawn(seed, (height, width))):
-        expected = imagehash.phash(picture).hash
-        np.testing.assert_array_equal(np.array(list(f"{look(picture).hash:064b}")) == "1", expected.ravel())
+        found, expected = look(picture), imagehash.phash(picture).hash.ravel()
+        low = dctn(found.thumb.astype(float), type=2)[:8, :8].ravel()
+        # A drawing may be the same in all its rows: frequencies are then nought but rounding, as is their median.
+        clear = np.abs(low - np.median(low)) > 1e-9 * np.abs(low).max()
+        bits = np.array(list(f"{found.hash:064b}")) == "1"
+        np.testing.assert_array_equal(bits[clear], expected[clear])
 
 
 def test_the_frequencies_are_those_of_the_cosine_transform() -> None:

@@ -143,7 +143,7 @@ def _void_text(masks: Sequence[MaskFacts], coding: Coding) -> str:
     strange = sorted({v for each in numbers for v in each.values[~code.known(each, coding)].tolist()})
     # Runs of consecutive values, which our YAML files write as ranges.
     starts = [v for v, before in zip(strange, [-2, *strange], strict=False) if v != before + 1]
-    ends = [v for v, after in zip(strange, [*strange[1:], -2], strict=True) if after != v + 1]
+    ends = [v for v, after in zip(strange, [*strange[1:], -2], strict=False) if after != v + 1]
     runs = [f"{first}" if first == last else f"{first}-{last}" for first, last in zip(starts, ends, strict=True)]
     mapping = [f"label_mapping: {{{', '.join(f'{run}: {VOID}' for run in runs)}}}"] if runs else []
     return " and ".join(mapping + void)

@@ -34,9 +34,9 @@ def colour_table(
     """
     if reader.colors:
         return {_number(colour): target for colour, target in reader.colors.items()}, False
-    if not coloured:
-        return {}, False
     found = solid_colours(coloured)
+    if not found:
+        return {}, bool(coloured)
     known: dict[int, int] = {}
     for facts in numbered:
         if facts.palette is not None:
@@ -47,10 +47,12 @@ def colour_table(
     candidates.append({_number(voc_colour(number)): number for number in range(21)})
     void = {_number(voc_colour(VOID)): VOID}
     for candidate in filter(None, candidates):
-        used = [number for colour, number in candidate.items() if colour in found]
-        if len(used) + (len(void.keys() & set(found) - candidate.keys())) >= max(0.9 * len(found), 1):
-            own = {c: k for c, k in candidate.items() if labels is not None or k <= max(used, default=0)}
-            return {**dict.fromkeys(found, VOID), **void, **own}, True
+        table = {**void, **candidate}
+        # Nearly all, or all but one of four and more: that many do not agree by chance.
+        if sum(colour in table for colour in found) >= min(0.9 * len(found), max(len(found) - 1, 3)):
+            highest = max((k for c, k in candidate.items() if c in found), default=0)
+            own = {c: k for c, k in table.items() if labels is not None or k <= highest or k == VOID}
+            return {**dict.fromkeys(found, VOID), **own}, True
     # Black is background where it occurs, or void where it is one too many; the others by frequency.
     if labels is not None and len(found) == len(labels) + 1 and 0 in found:
         return {0: VOID} | {colour: number for number, colour in enumerate(c for c in found if c)}, True

@@ -15,6 +15,7 @@ from fullconv.data.doctor.facts import ImageFacts, MaskFacts
 from fullconv.data.doctor.findings import Finding
 from fullconv.data.doctor.listing import Listing
 from fullconv.data.scenes import Scene
+from fullconv.errors import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ class Diagnosis:
         """A JSON object."""
         sizes = self.sizes()
         return {
-            "data": self.listing.source,
+            "data": printable(self.listing.source),
             "layout": self.listing.layout,
             "splits": {split: len(scenes) for split, scenes in self.listing.scenes.items()},
             "findings": [finding.to_json() for finding in self.findings],

@@ -95,6 +95,8 @@ def image_facts(path: Path, source: Input) -> ImageFacts:
             kind, orientation = header.kind, header.orientation
     except (DataError, OptionError) as error:
         return ImageFacts(problem=str(error))
+    first = values[0, 0]
+    constant = bool((values[0] == first).all() and (values == first).all())  # most differ in their first row
     return ImageFacts(
         None,
         (values.shape[0], values.shape[1]),
@@ -102,7 +104,7 @@ def image_facts(path: Path, source: Input) -> ImageFacts:
         orientation,
         _digest(values),
         look_of(_grey(values)),
-        bool((values == values[:1, :1]).all()),
+        constant,
     )
 
 

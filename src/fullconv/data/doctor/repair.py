@@ -51,7 +51,7 @@ class Repaired:
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {
-            "path": str(self.path),
+            "path": printable(self.path),
             "written": self.written,
             "changed": _printable(self.changed),
             "dropped": _printable(self.dropped),
@@ -71,8 +71,9 @@ def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) 
         progress: called after every scene.
 
     Raises:
-        OptionError: a folder that is not empty, or lies in the data set; data of other than one image and one mask.
-        DataError: nothing can be used.
+        OptionError: a folder that is not empty, or lies in the data set; data of other than one image and one mask; the
+            fast part of an examination.
+        DataError: nothing can be used, or the copy cannot be written.
     """
     out = Path(out)
     _require_repairable(found, out)
@@ -129,7 +130,11 @@ _CHANGES = {
 def _require_repairable(found: Diagnosis, out: Path) -> None:
     listing = found.listing
     one = len(listing.inputs) == len(listing.tasks) == 1
-    if found.fast or not one or not all(isinstance(task.reader, MaskReader) for task in listing.tasks.values()):
+    if found.fast:
+        raise OptionError(
+            f"{printable(listing.source)}: only some of its masks were looked at; examine it without fast"
+        )
+    if not one or not all(isinstance(task.reader, MaskReader) for task in listing.tasks.values()):
         raise OptionError(
             f"{printable(listing.source)} is a {listing.layout}; data sets of one picture and one mask file a scene "
             "can be repaired, others by hand"

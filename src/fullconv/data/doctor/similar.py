@@ -100,8 +100,8 @@ def resemblances(first: Sequence[Look], second: Sequence[Look]) -> list[Resembla
             near[[index - start for index in found if start <= index < start + _BLOCK]] = False
             rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
             for part in (columns[i : i + _BLOCK] for i in range(0, len(columns), _BLOCK)):
-                some = _normalised([first[start + row].thumb for row in rows])
-                alike = some @ _normalised([thumbs[column] for column in part]).T >= _CORRELATION
+                some = _normalised([first[start + row].thumb for row in rows.tolist()])
+                alike = some @ _normalised([thumbs[column] for column in part.tolist()]).T >= _CORRELATION
                 alike &= near[np.ix_(rows, part)]
                 for row in np.flatnonzero(alike.any(1)):
                     index = start + int(rows[row])
