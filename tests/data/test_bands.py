@@ -275,7 +275,8 @@ def test_threads_read_at_once(tmp_path: Path) -> None:
     ("kind", "count", "expected"),
     [
         ("uint8", 1, False), ("uint8", 3, False), ("uint8", 4, False), ("uint16", 1, False),
-        ("uint8", 2, False), ("uint8", 5, True), ("uint16", 2, True), ("uint16", 3, True), ("int16", 4, True), ("float32", 1, True),
+        ("uint8", 2, False), ("uint8", 5, True), ("uint16", 2, True), ("uint16", 3, True), ("int16", 4, True),
+        ("float32", 1, True),
         ("float32", 3, True), ("uint16", 10, True),
     ],
 )  # fmt: skip

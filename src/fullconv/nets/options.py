@@ -75,6 +75,11 @@ class InputOptions:
         """C of the input."""
         return len(self.mean)
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object of its fields; bands and preview only where there are any."""
+        value = asdict(self)
+        return {key: value[key] for key in value if value[key] or key not in ("bands", "preview")}
+
 
 @dataclass(frozen=True)
 class NetOptions:
@@ -161,7 +166,9 @@ class NetOptions:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` inverts."""
-        value = {**asdict(self), "scales": {str(stride): scale for stride, scale in self.scales.items()}}
+        value = asdict(self)
+        value["inputs"] = {name: options.to_json() for name, options in self.inputs.items()}
+        value["scales"] = {str(stride): scale for stride, scale in self.scales.items()}
         if not self.wiring:
             del value["wiring"]
         return value

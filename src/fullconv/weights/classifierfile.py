@@ -66,7 +66,7 @@ def write_classifier(path: str | Path, dense: DenseClassifier) -> None:
         "input_size": list(dense.input_size),
         "channels": dense.channels,
         "names": list(dense.names),
-        "inputs": None if inputs is None else {**asdict(inputs), "mean": list(inputs.mean), "std": list(inputs.std)},
+        "inputs": None if inputs is None else {**inputs.to_json(), "mean": list(inputs.mean), "std": list(inputs.std)},
         "conformance": None if conformance is None else asdict(conformance),
         "channels_last": [name for name, weight in dense.state_dict().items() if _channels_last(weight)],
     }
