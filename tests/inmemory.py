@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
 from fullconv.labels import LabelSet
+from fullconv.metrics import Absent
 from makers import CLASSES, SIZE, scene
 
 LABELS = LabelSet.numbered(CLASSES)
@@ -26,6 +27,7 @@ class InMemory:
         self.samples = samples
         self.labels: Mapping[str, LabelSet] = labels or {SEMANTIC: LABELS}
         self.inputs: Mapping[str, InputKind] = inputs or {IMAGE: InputKind()}
+        self.absent: Mapping[str, Absent] = {}
         self.names: Sequence[str] = [sample.name for sample in samples]
 
     def __len__(self) -> int:

@@ -48,6 +48,8 @@ def printable(value: object) -> str:
     'a\\\\nb.png'
     """
     text = str(value).encode("utf-8", "backslashreplace").decode()
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -16,7 +16,9 @@ from torch import nn
 
 import fullconv
 from fullconv.data import open_dataset
+from fullconv.data.check import CachedDataset
 from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
+from fullconv.data.tiles import TiledDataset, tiles_of
 from fullconv.errors import DataError, ModelFileError, OptionError
 from fullconv.inference.evaluate import Evaluation, ImageScore, Measures, evaluate, evaluate_net, require_fit
 from fullconv.inference.model import Model
@@ -24,7 +26,7 @@ from fullconv.labels import VOID, LabelSet
 from fullconv.metrics import BoundaryF, ConfusionMatrix, Trimap
 from fullconv.nets import FCN, InputOptions, build
 from inmemory import LABELS, InMemory, one
-from makers import make_folder
+from makers import make_folder, make_nyud
 
 SIZES = [(12, 16), (12, 16), (1, 37), (30, 9), (12, 16), (40, 50)]
 
@@ -224,19 +226,18 @@ def test_the_rule_for_absent_classes_is_the_data_sets_or_the_callers(net: FCN) -
     sample = one(5, (40, 50))
     ground = Sample("g", sample.inputs, {SEMANTIC: np.zeros_like(sample.masks[SEMANTIC])})
 
-    def mean_iu(rule: object, absent: str | None = None) -> float:
+    def mean_iu(rule: dict[str, str], absent: str | None = None) -> float:
         data = InMemory([ground], "val")
-        if rule is not None:
-            data.absent = rule
+        data.absent = rule
         return evaluate(Model(net, LABELS), data, absent=absent).scores.mean_iu
 
     matrix = evaluate_net(net, InMemory([ground], "val")).matrix
     predicted, excluded = matrix.scores("predicted").mean_iu, matrix.scores("excluded").mean_iu
     assert predicted < excluded
-    assert mean_iu(None) == mean_iu("predicted") == mean_iu({"other": "excluded"}) == predicted
-    assert mean_iu("excluded") == mean_iu({SEMANTIC: "excluded"}) == excluded
+    assert mean_iu({}) == mean_iu({SEMANTIC: "predicted"}) == mean_iu({"other": "excluded"}) == predicted
+    assert mean_iu({SEMANTIC: "excluded"}) == excluded
     assert mean_iu({SEMANTIC: "excluded"}, "predicted") == predicted
-    assert mean_iu(None, "excluded") == excluded
+    assert mean_iu({}, "excluded") == excluded
 
 
 @pytest.mark.parametrize(
@@ -324,3 +325,22 @@ def test_other_bands_are_refused() -> None:
     own = replace(net, inputs={IMAGE: InputOptions((0.0, 0.0), (1.0, 1.0), bands=(3, 4))})
     with pytest.raises(OptionError, match=r"the net takes the bands \[3, 4\] of input 'image', the data has \[4, 3\]"):
         require_fit(own, data)
+
+
+def test_a_net_that_takes_some_of_the_inputs_is_scored_on_all_of_them(tmp_path: Path) -> None:
+    root = make_nyud(tmp_path / "nyud")
+    trained = fullconv.train(root, steps=1, out=tmp_path / "run", inputs=["color"], net_options={"width": 0.1})
+    assert set(open_dataset(root, "val").inputs) == {"color", "depth", "hha"}
+    scores = evaluate(trained.model, root).scores
+    assert trained.scores is not None
+    np.testing.assert_array_equal(scores.iu, trained.scores.iu)  # nan equals nan here
+
+
+def test_the_rule_of_a_data_set_holds_through_training(tmp_path: Path) -> None:
+    """A class that is predicted and never true counts in one rule, and not in the other."""
+    data = InMemory([one(0)], "val")
+    data.absent = {SEMANTIC: "excluded"}
+    assert CachedDataset(data, {}).absent == TiledDataset(data, tiles_of([(12, 16)], 8)).absent == data.absent
+    net = build("fcn8s-slim", 3, width=0.1)
+    for cached in (data, CachedDataset(data, {})):
+        assert evaluate_net(net, cached).rule(SEMANTIC) == "excluded"

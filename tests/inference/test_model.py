@@ -15,6 +15,7 @@ from fullconv.errors import DataError, GeometryError, ModelFileError, OptionErro
 from fullconv.inference.model import Model, drawable, load
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions, build
+from makers import save
 
 LABELS = LabelSet(("ground", "road", "car"), ((10, 20, 30), (255, 0, 0), (0, 0, 255)))
 
@@ -244,7 +245,7 @@ def test_several_inputs_and_tasks() -> None:
         model.predict({**images, "depth": images["depth"][:, :7]})
 
 
-def test_depth_in_millimetres() -> None:
+def test_depth_in_millimetres(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = build("nyud-fcn32s-color-d", width=1 / 16).eval()
     for parameter in net.heads.parameters():
@@ -264,8 +265,9 @@ def test_depth_in_millimetres() -> None:
     found = r"input 'depth' is uint8 of shape \(30, 20, 3\); expected an array of \(H, W\) numbers, such as depth in mm"
     with pytest.raises(OptionError, match=found):
         model.predict({"color": color, "depth": color})
-    with pytest.raises(OptionError, match="input 'depth' is str; expected an array"):
-        model.predict({"color": color, "depth": "depth.png"})
+    save(tmp_path / "depth.png", depth.astype(np.uint16))
+    read = model.predict({"color": color, "depth": tmp_path / "depth.png"})
+    assert np.array_equal(read.labels, expected[0].argmax(0).numpy())
     with pytest.raises(OptionError, match="input 'depth' is not two-dimensional or not finite; put 0 where"):
         model.predict({"color": color, "depth": np.full((30, 20), np.inf)})
 

@@ -17,6 +17,7 @@ from torch import nn
 import fullconv
 from fullconv.data.image import read_image
 from fullconv.data.sample import Array
+from fullconv.data.wafer import WAFER_LABELS, generate, render
 from fullconv.errors import DataError, ModelFileError, OptionError
 from fullconv.inference import batches
 from fullconv.inference import predict as module
@@ -330,3 +331,21 @@ def test_notes_say_what_the_labels_are_worth(tmp_path: Path) -> None:
     ]
     torch.nn.init.ones_(net.heads["kind"].score["image"]["8"].bias)
     assert predict(model, tmp_path / "a.png", tmp_path / "out").notes == outcome.notes[1:]
+
+
+def test_every_map_of_a_file_of_wafer_maps_is_labelled(tmp_path: Path) -> None:
+    maps = np.stack([generate(0, index)[0] for index in range(3)])
+    (tmp_path / "lots").mkdir()
+    np.savez(tmp_path / "lots" / "a.npz", maps=maps, labels=np.array(["Center", "Loc", "None"]))
+    np.save(tmp_path / "stack.npy", maps)
+    model = Model(build("fcn1s-slim", 5, width=0.1), WAFER_LABELS)
+    for head in model.net.heads.parameters():
+        torch.nn.init.normal_(head)
+    outcome = predict(model, [tmp_path / "lots", tmp_path / "stack.npy"], tmp_path / "out")
+    assert not outcome.failures
+    assert len(outcome.written) == 6
+    for path, index in zip(outcome.written, [0, 1, 2, 0, 1, 2], strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), model.predict(render(maps[index])).labels)
+    assert [path.stem for path in outcome.written[:3]] == ["a_000000_Center", "a_000001_Loc", "a_000002_None"]
+    with pytest.raises(OptionError, match="is one file for 3 images; give a folder"):
+        predict(model, tmp_path / "stack.npy", tmp_path / "one.png")

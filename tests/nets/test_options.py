@@ -58,8 +58,9 @@ def test_defaults_may_be_left_out_of_the_json() -> None:
     value = options().to_json()
     for key in ("fusion", "padding", "upsampling", "dropout", "width", "scales"):
         del value[key]
-    for key in ("order", "log", "bands", "preview"):
+    for key in ("order", "log"):
         del value["inputs"]["image"][key]
+    assert set(value["inputs"]["image"]) == {"mean", "std"}  # bands and preview are there where there are any
     assert NetOptions.from_json(value) == options()
 
 

@@ -558,7 +558,7 @@ def test_the_data_are_those_of_the_pure_functions(tmp_path: Path, monkeypatch: p
     """Order and augmentation depend on (seed, epoch, index) alone, not on what was drawn before."""
     seen: list[tuple[str, int]] = []
 
-    def note(sample: Sample, options: Augmentation, rng: np.random.Generator) -> Sample:
+    def note(sample: Sample, options: Augmentation, rng: np.random.Generator, kinds: object) -> Sample:
         seen.append((sample.name, int(rng.bit_generator.state["state"]["state"] % 10**6)))
         return augment(sample, options, rng)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fullconv.cli.options import DataSource, Json, ModelPath, Precision
+from fullconv.cli.options import DataSource, Json, ModelPath, Precision, whole_numbers
 from fullconv.cli.show import class_names, percent, print_json, print_scores, progress_bar
 from fullconv.errors import OptionError, printable
 
@@ -69,7 +69,9 @@ def evaluate(
             precision=precision,
             absent=cast("Absent | None", absent),
             boundary=boundary,
-            trimap=_widths(trimap) if trimap is not None else (),
+            trimap=whole_numbers("--trimap", trimap, "widths in pixels, such as 1,2,4,8,16")
+            if trimap is not None
+            else (),
             progress=lambda done, total: bar.update(line, completed=done, total=total),
         )
     files = {} if confusion is None else _write_confusion(confusion, result.matrices, names)
@@ -107,14 +109,6 @@ def evaluate(
             typer.echo(f"Confusion matrix  {files[task]}")
         if task in tables:
             _print_paper(tables[task], each, split, _geometric(scores, names))
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    """The whole numbers of a list with commas; those that cannot be widths are refused where they are used."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
-        raise OptionError(f"--trimap {text[:80]!r}; expected widths in pixels, such as 1,2,4,8,16")
-    return tuple(int(part) for part in parts)
 
 
 def _scored_by_paper(names: Mapping[str, Sequence[str]]) -> list[str]:

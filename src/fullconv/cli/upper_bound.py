@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullconv.cli.options import Json
+from fullconv.cli.options import Json, whole_numbers
 from fullconv.cli.show import percent, print_json, progress_bar
 from fullconv.errors import OptionError
 
@@ -24,7 +24,7 @@ def upper_bound(
     """The best mean IU that a net of each stride can reach: masks down- and up-sampled, against themselves."""
     if not 0 < share <= 1:
         raise OptionError(f"--share {share:g}; expected a mean IU above 0, up to 1")
-    wanted = _factors(factors)
+    wanted = whole_numbers("--factors", factors, "whole numbers with commas, such as 8,16,32")
     from fullconv.data import open_dataset
     from fullconv.inference.upper_bound import upper_bound as run
 
@@ -50,14 +50,6 @@ def upper_bound(
         return
     for task in bounds.scores:
         _print(bounds, task, names[task], share, f"{data}, {split}" + (f", {task}" if len(names) > 1 else ""))
-
-
-def _factors(text: str) -> tuple[int, ...]:
-    """The whole numbers of a list with commas; their range is checked where they are used."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
-        raise OptionError(f"--factors {text[:80]!r}; expected whole numbers with commas, such as 8,16,32")
-    return tuple(int(part) for part in parts)
 
 
 def _print(bounds: Bounds, task: str, names: tuple[str, ...], share: float, title: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from fullconv.data.sample import Array, Sample, Values
+from fullconv.data.sample import Array, InputKind, Sample, Values
 from fullconv.errors import OptionError
 from fullconv.labels import VOID
 
@@ -44,36 +45,49 @@ class Augmentation:
             raise OptionError(f"jitter {self.jitter}; expected 0..1")
 
 
-def augment(sample: Sample, options: Augmentation, rng: np.random.Generator) -> Sample:
+def augment(
+    sample: Sample, options: Augmentation, rng: np.random.Generator, kinds: Mapping[str, InputKind] | None = None
+) -> Sample:
     """A changed copy of the sample; images are resampled bilinearly, masks by nearest pixel.
+
+    Args:
+        kinds: of its inputs; default: photographs all.
 
     The part of the image that the crop shows is cut out before it is scaled, so that the cost is that of the crop.
     """
+    kinds = kinds or {}
     inputs, masks = dict(sample.inputs), dict(sample.masks)
     if options.crop is not None:
         height, width = sample.size
         factor = float(np.exp(rng.uniform(*np.log(options.scale))))
         boxes = [_span(size, crop, factor, rng) for size, crop in zip((height, width), options.crop, strict=True)]
-        inputs = {name: _resample(image, boxes, options.crop, margin(image)) for name, image in inputs.items()}
+        inputs = {
+            name: _resample(image, boxes, options.crop, margin(image, kinds.get(name)))
+            for name, image in inputs.items()
+        }
         masks = {name: _resample(mask, boxes, options.crop, VOID) for name, mask in masks.items()}
     if options.flip and rng.random() < 0.5:
         inputs = {name: image[:, ::-1] for name, image in inputs.items()}
         masks = {name: mask[:, ::-1] for name, mask in masks.items()}
     if options.jitter:
         inputs = {
-            name: _jitter(image, options.jitter, rng) if image.dtype == np.uint8 else image
+            name: _jitter(image, options.jitter, rng) if _is_photo(image, kinds.get(name)) else image
             for name, image in inputs.items()
         }
     return Sample(sample.name, inputs, masks)
 
 
-def margin(image: Values) -> Values | int:
-    """What surrounds an image that is too small: `FILL` around a picture, the mean of each channel around measured
+def margin(image: Values, kind: InputKind | None = None) -> Values | int:
+    """What surrounds an image that is too small: `FILL` around a photograph, the mean of each channel around measured
     values, whose range is their own."""
-    if image.dtype == np.uint8:
+    if _is_photo(image, kind):
         return FILL
     mean: Values = image.mean((0, 1), dtype=np.float64).astype(image.dtype)
     return mean
+
+
+def _is_photo(image: Values, kind: InputKind | None) -> bool:
+    return image.dtype == np.uint8 and (kind is None or kind.photo)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class CachedDataset:
         self.labels = dataset.labels
         self.inputs = dataset.inputs
         self.names = dataset.names
+        self.absent = dataset.absent
 
     def __len__(self) -> int:
         return len(self.dataset)

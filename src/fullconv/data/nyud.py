@@ -52,7 +52,7 @@ class DepthReader:
 INPUTS = {
     "color": ("images", Input()),
     "depth": ("depth", Input(DepthReader(), InputKind(1, log=True))),
-    "hha": ("hha", Input()),
+    "hha": ("hha", Input(kind=InputKind(light=False))),
 }
 """By the names that the published nets give them: the folder in ``data``, and how its files are read."""
 

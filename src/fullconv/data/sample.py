@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.labels import LabelSet
+
+if TYPE_CHECKING:
+    from fullconv.metrics import Absent
 
 IMAGE = "image"
 """The input's name where a net has only one."""
@@ -33,17 +36,24 @@ class InputKind:
             read as RGB.
         preview: those of `bands` that are shown as red, green and blue, or as grey; empty: the first three, or one.
         log: the values are distances, of which a net takes the logarithm.
+        light: the values are colours of light, which another lamp would make brighter or paler.
     """
 
     channels: int = 3
     bands: tuple[int, ...] = ()
     preview: tuple[int, ...] = ()
     log: bool = False
+    light: bool = True
 
     @property
     def measured(self) -> bool:
         """Whether its range is its own: mean and deviation are then taken from the data."""
-        return bool(self.bands) or self.log or self.channels != 3
+        return not self.photo or self.channels != 3
+
+    @property
+    def photo(self) -> bool:
+        """Whether it may be made brighter or paler, and its margins grey."""
+        return self.light and not self.bands and not self.log
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +86,8 @@ class Dataset(Protocol):
         labels: by task name.
         inputs: by input name, what it holds.
         names: the samples' names in order.
+        absent: by task, which classes without a true pixel enter mean IU, as `ConfusionMatrix.scores` names the rules;
+            "predicted" for tasks that are not there.
     """
 
     source: str
@@ -83,6 +95,7 @@ class Dataset(Protocol):
     labels: Mapping[str, LabelSet]
     inputs: Mapping[str, InputKind]
     names: Sequence[str]
+    absent: Mapping[str, Absent]
 
     def __len__(self) -> int: ...
 

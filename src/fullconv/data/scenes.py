@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fullconv.data.image import read_image
 from fullconv.data.sample import IMAGE, SEMANTIC, Array, Dataset, InputKind, Sample, Values
 from fullconv.errors import DataError, OptionError, printable, unknown_name
 from fullconv.labels import LabelSet
+
+if TYPE_CHECKING:
+    from fullconv.metrics import Absent
 
 
 class InputReader(Protocol):
@@ -58,7 +61,7 @@ class Task:
 
     labels: LabelSet
     reader: TaskReader
-    absent: str = "predicted"
+    absent: Absent = "predicted"
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class FileDataset:
         self.sources = {IMAGE: Input()} if inputs is None else dict(inputs)
         self.labels: Mapping[str, LabelSet] = {name: task.labels for name, task in self.tasks.items()}
         self.inputs: Mapping[str, InputKind] = {name: each.kind for name, each in self.sources.items()}
-        self.absent: Mapping[str, str] = {name: task.absent for name, task in self.tasks.items()}
+        self.absent: Mapping[str, Absent] = {name: task.absent for name, task in self.tasks.items()}
         self.names: Sequence[str] = tuple(scene.name for scene in scenes)
 
     def __len__(self) -> int:
@@ -124,7 +127,7 @@ class FileDataset:
         """
         scene = self.scenes[index]
         inputs = {name: each.reader.read(scene.images[name]) for name, each in self.sources.items()}
-        masks = {name: task.reader.read(scene.masks[name]) for name, task in self.tasks.items()}
+        masks = self.masks(index)
         first = next(iter(inputs))
         size = inputs[first].shape[:2]
         for path, found in (
@@ -134,6 +137,10 @@ class FileDataset:
             if found != size:
                 raise _sizes_differ(path, found, scene.images[first], size)
         return Sample(scene.name, inputs, masks)
+
+    def masks(self, index: int) -> dict[str, Array]:
+        """The masks of a scene by task, without its images; raises DataError."""
+        return {name: task.reader.read(self.scenes[index].masks[name]) for name, task in self.tasks.items()}
 
     def only(self, names: Sequence[str]) -> FileDataset:
         """The same scenes with these inputs only, in this order: what a net does not take need not be read."""

@@ -55,7 +55,7 @@ class TiledDataset:
         self.dataset = dataset
         self.tiles = tuple(tiles)
         self.source, self.split = dataset.source, dataset.split
-        self.labels, self.inputs = dataset.labels, dataset.inputs
+        self.labels, self.inputs, self.absent = dataset.labels, dataset.inputs, dataset.absent
         self.names: Sequence[str] = [tile_name(dataset.names[tile.index], tile) for tile in tiles]
         self._whole: OrderedDict[int, Sample] = OrderedDict()
         self._lock = Lock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import Generator
@@ -16,6 +17,9 @@ from fullconv.data.sample import IMAGE, SEMANTIC, Array, InputKind, Sample
 from fullconv.data.wafer_patterns import BACKGROUND, PATTERNS, grid_of, random_failures
 from fullconv.errors import DataError, OptionError, unknown_name
 from fullconv.labels import LabelSet
+
+if TYPE_CHECKING:
+    from fullconv.metrics import Absent
 
 WAFER_LABELS = LabelSet(
     ("background", "ring", "scratch", "local zone", "circle"),
@@ -136,6 +140,7 @@ class Wafer:
         self.seed = seed
         self.labels: Mapping[str, LabelSet] = {SEMANTIC: WAFER_LABELS}
         self.inputs: Mapping[str, InputKind] = {IMAGE: InputKind()}
+        self.absent: Mapping[str, Absent] = {}
         count = LENGTHS[split] if length is None else length
         self.names: Sequence[str] = [f"wafer-{split}-{index:06}" for index in range(count)]
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from fullconv.data.wafer import FAIL, LENGTHS, WAFER_LABELS, render
 from fullconv.errors import DataError, OptionError, one_line, printable
 from fullconv.files import atomic
 from fullconv.labels import VOID, LabelSet
+
+if TYPE_CHECKING:
+    from fullconv.metrics import Absent
 
 SPLIT = "maps"
 """All that a file holds."""
@@ -166,6 +169,7 @@ class WaferMapDataset:
     def __init__(self, source: str, files: Sequence[WaferMaps]) -> None:
         self.source, self.split = source, SPLIT
         self.labels: Mapping[str, LabelSet] = {SEMANTIC: WAFER_LABELS}
+        self.absent: Mapping[str, Absent] = {}
         self.inputs: Mapping[str, InputKind] = {IMAGE: InputKind()}
         self.files = tuple(files)
         self._places = [(maps, index) for maps in files for index in range(len(maps))]

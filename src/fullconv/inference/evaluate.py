@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fullconv.data import open_dataset
 from fullconv.data.sample import Array, Dataset, Sample, Values
+from fullconv.data.scenes import narrowed
 from fullconv.errors import OptionError
 from fullconv.inference.batches import ahead, coarse_scores
 from fullconv.inference.model import Model
@@ -58,10 +59,7 @@ class Measures:
 
     def absent_in(self, data: Dataset) -> dict[str, Absent]:
         """The rule for each task of a data set."""
-        rule: Absent | Mapping[str, Absent] = self.absent or "predicted"
-        if self.absent is None:
-            rule = getattr(data, "absent", "predicted")
-        return {task: rule.get(task, "predicted") if isinstance(rule, Mapping) else rule for task in data.labels}
+        return {task: self.absent or data.absent.get(task, "predicted") for task in data.labels}
 
 
 @dataclass(frozen=True)
@@ -196,6 +194,7 @@ def evaluate(
         model = Model.load(model)
     if isinstance(data, str | Path):
         data = open_dataset(data, split)
+    data = narrowed(data, list(model.net.options.inputs))
     for task, labels in data.labels.items():
         mine = model.label_sets.get(task)
         if mine is not None and mine.names != labels.names:

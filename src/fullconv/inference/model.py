@@ -16,6 +16,7 @@ from PIL import Image
 from fullconv.data.bands import BandsReader
 from fullconv.data.image import as_image
 from fullconv.data.mask import write_mask
+from fullconv.data.nyud import DepthReader
 from fullconv.data.sample import Array, Values
 from fullconv.errors import OptionError
 from fullconv.inference.batches import coarse_scores
@@ -179,6 +180,9 @@ class Model:
             value = given[name]
             if options.bands and isinstance(value, str | Path):
                 arrays[name] = BandsReader(options.bands).read(Path(value))
+                continue
+            if options.log and isinstance(value, str | Path):
+                arrays[name] = DepthReader().read(Path(value))
                 continue
             if options.log or options.bands:
                 arrays[name] = _measured(name, value, options)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fullconv.data import wafermaps
 from fullconv.data.image import SUFFIXES, find_images
 from fullconv.data.sample import Values
 from fullconv.data.wafer import render
-from fullconv.data.wafermaps import wafer_maps
 from fullconv.errors import DataError, OptionError
 from fullconv.files import atomic
 from fullconv.inference.batches import ahead, coarse_scores, depth_of
@@ -136,6 +136,7 @@ def _found(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
         if path.is_dir():
             own = out.resolve() if out.resolve() != path.resolve() else None  # masks of an earlier call are no images
             inside = [image for image in find_images(path) if own not in image.resolve().parents]
+            inside += [each for each in sorted(path.rglob("*.npz")) if wafermaps.recognise(each)]
             if not inside:
                 raise DataError(f"{path} holds no image; expected files ending in {', '.join(sorted(SUFFIXES))}")
             found |= {p: p.relative_to(path).with_suffix(".png") for p in inside}
@@ -152,10 +153,10 @@ def _found(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
 def _with_maps(found: Mapping[Path, Path]) -> Iterator[tuple[Path, Path, int | None]]:
     """Image, relative path of its mask, and number; a file of wafer maps is as many images as it has maps."""
     for image, relative in found.items():
-        if image.suffix.lower() != ".npz":
+        if not wafermaps.recognise(image):
             yield image, relative, None
             continue
-        maps = wafer_maps(image)
+        maps = wafermaps.wafer_maps(image)
         for number in range(len(maps)):
             yield image, relative.with_name(f"{maps.name(number)}.png"), number
 
@@ -188,7 +189,7 @@ def predict_files(
         if progress is not None:
             progress(len(outcome.written) + len(outcome.failures), len(jobs), image.name)
 
-    maps = {path: wafer_maps(path) for path in {job.image for job in jobs if job.number is not None}}
+    maps = {path: wafermaps.wafer_maps(path) for path in {job.image for job in jobs if job.number is not None}}
 
     def read(job: Job) -> tuple[Job, dict[str, Values] | str]:
         try:

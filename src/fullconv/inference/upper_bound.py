@@ -1,7 +1,7 @@
 """The upper bound on mean IU at a stride: truth, down- and up-sampled by it, scored against itself.
 
-Source: Long et al. 2015; figures in reference 8.5. How the paper samples is not stated. Of 19 ways, on 180
-images of VOC2012 (train and val), this one came closest to its numbers over all factors:
+Source: Long et al. 2015; figures in reference 8.5. How the paper samples is not stated. Of ten ways (docs/log.md),
+on 180 images of VOC2012 (train and val), this one came closest to its numbers over all factors:
 
 | factor | 128 | 64 | 32 | 16 | 8 | 4 | mean difference |
 | the paper (a subset of VOC2011 val) | 50.9 | 73.3 | 86.1 | 92.8 | 96.4 | 98.5 | |
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from fullconv.data import open_dataset
 from fullconv.data.sample import Array, Dataset
+from fullconv.data.scenes import FileDataset
 from fullconv.errors import OptionError
 from fullconv.inference.batches import THREADS, ahead
 from fullconv.labels import VOID
@@ -93,7 +94,7 @@ def upper_bound(
     totals = {task: np.zeros((len(wanted), 3, count), np.int64) for task, count in classes.items()}
 
     def one(dataset: Dataset, index: int) -> dict[str, Counts]:
-        masks = dataset[index].masks
+        masks = dataset.masks(index) if isinstance(dataset, FileDataset) else dataset[index].masks
         return {
             task: np.stack([_counts(masks[task], resampled(masks[task], factor), count) for factor in wanted])
             for task, count in classes.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -36,13 +37,17 @@ def load_batch(data: Dataset, draws: Sequence[Draw], augmentation: Augmentation,
     Samples of several sizes are filled to the largest: pictures grey, measured values by their mean, masks void.
     """
     samples = [
-        augment(data[index], augmentation, generator("augmentation", epoch, index, seed=seed)) for epoch, index in draws
+        augment(data[index], augmentation, generator("augmentation", epoch, index, seed=seed), data.inputs)
+        for epoch, index in draws
     ]
     size = max(s.size[0] for s in samples), max(s.size[1] for s in samples)
     return Batch(
         draws,
         [s.name for s in samples],
-        {name: [_filled(s.inputs[name], size, margin) for s in samples] for name in data.inputs},
+        {
+            name: [_filled(s.inputs[name], size, partial(margin, kind=kind)) for s in samples]
+            for name, kind in data.inputs.items()
+        },
         {task: [_filled(s.masks[task], size, lambda _: VOID) for s in samples] for task in data.labels},
     )
 

@@ -104,7 +104,7 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
 def _preview(sample: Sample, task: str, image: Array, predicted: Array, labels: LabelSet) -> Preview:
     own = ConfusionMatrix(len(labels))
     own.update(sample.masks[task], predicted)
-    return Preview(sample.name, panels(image, sample.masks[task], predicted, labels), own.scores().mean_iu)
+    return Preview(sample.name, panels(image, sample.masks[task], predicted, labels), own.scores("excluded").mean_iu)
 
 
 def _facts(run: Summary) -> dict[str, str]:
