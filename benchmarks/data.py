@@ -19,7 +19,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import PIL
 import torch
+import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
@@ -134,7 +136,8 @@ def waiting(root: Path, minutes: float) -> tuple[float, float, float]:
 
     with patch.object(loop, "ahead", timed), TemporaryDirectory() as folder:
         trained = train(root, "fcn8s-slim", out=Path(folder) / "run", minutes=minutes)
-    return seconds["all"], seconds["waited"], trained.steps * BATCH / max(seconds["all"], 1e-9)
+        batch = yaml.safe_load((trained.path / "run.yaml").read_text())["recipe"]["batch"]
+    return seconds["all"], seconds["waited"], trained.steps * batch / max(seconds["all"], 1e-9)
 
 
 def main() -> None:
@@ -146,7 +149,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     args = parser.parse_args()
     threads = torch.get_num_threads()
-    print(f"commit {commit()}, {args.runs} runs in turns, images a second on one core")
+    versions = f"torch {torch.__version__}, numpy {np.__version__}, Pillow {PIL.__version__}"
+    print(f"commit {commit()}, {versions}; {args.runs} runs in turns, images a second on one core")
     found = speeds(args.camvid, args.runs, args.images // BATCH * BATCH)
     for name, rates in found.items():
         print(f"  {name}: {statistics.median(rates):.0f} ({min(rates):.0f} ... {max(rates):.0f})")

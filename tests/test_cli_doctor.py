@@ -13,7 +13,7 @@ import pytest
 from broken_data import make_broken, make_clean
 from command import Run, one_line
 from fullconv.data.doctor import examine
-from makers import make_folder, make_nyud, make_voc, make_wafer_maps, save
+from makers import make_folder, make_nyud, make_voc, make_wafer_maps, make_yaml, save
 
 
 def digest(root: Path) -> str:
@@ -27,7 +27,8 @@ def test_a_clean_data_set(run: Run, tmp_path: Path) -> None:
     lines = result.out.splitlines()
     assert lines[0] == f"{tmp_path / 'data'}: plain folder; train 30, val 8, test 6"
     assert lines[1] == "Images: 8-bit RGB, 72 x 96"
-    assert [line.split()[0] for line in lines[2:7]] == ["class", "ground", "water", "road", "house"]
+    assert lines[2] == "Sides: 72 to 96 pixels; width over height: 1.333"
+    assert [line.split()[0] for line in lines[3:8]] == ["class", "ground", "water", "road", "house"]
     assert lines[-1] == "Nothing is wrong with it as far as a program can tell."
 
 
@@ -88,6 +89,12 @@ def test_fix(run: Run, tmp_path: Path) -> None:
     assert one_line(again).endswith("exists and is not an empty folder; name a new one")
     before = run("doctor", tmp_path / "none", "--fix", fixed)
     assert one_line(before).endswith("name a new one"), "that is told before anything is examined"
+
+
+def test_fix_of_tiles_names_the_yaml_file_to_train_on(run: Run, tmp_path: Path) -> None:
+    result = run("doctor", make_yaml(tmp_path / "data", "tile: 16"), "--fix", tmp_path / "the copy")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == f"Next      fullconv train --data '{tmp_path}/the copy/data.yaml'"
 
 
 def test_fix_as_json(run: Run, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_what_is_asked_is_printed(run: Run, data: Path, model: Path, everything:
     for label, name in enumerate(("ground", "road", "car")):
         found = [percent(scores.iu[label]), percent(scores.accuracy[label]), percent(boundary.f[label])]
         assert line_of(result.out, name) == [*found, f"{scores.pixels[label]:,}"]
-    assert f"boundary F {percent(boundary.mean)} (tolerance 2%)" in result.out
+    assert f"boundary F {percent(boundary.mean)} (within 2%)" in result.out
     assert "classes without a true pixel are left out of mean IU" in result.out
     for start, width in (("within 1 pixel ", 1), ("within 4 pixels", 4)):
         own = trimap[width]
@@ -250,9 +250,9 @@ def test_upper_bound_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ]  # fmt: skip
     assert stride > 1
     assert f"These masks allow a mean IU of 20.0 up to stride {stride}." in out
-    (line,) = [line for line in out.splitlines() if line.startswith("Finer ones need a finer stride: ")]
+    (line,) = [line for line in out.splitlines() if line.startswith("These classes need a finer stride: ")]
     thin = [name for name, own in zip(TABLES["VOC"].classes, strides, strict=True) if own and own < stride]
-    assert line == f"Finer ones need a finer stride: {', '.join(thin)}."
+    assert line == f"These classes need a finer stride: {', '.join(map(repr, thin))}."
     assert "only below stride 2." in bound(root, "--factors", "2,4", "--share", "1")
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fullconv.data.augment import FILL, Augmentation, augment, margin
-from fullconv.data.sample import IMAGE, SEMANTIC, Array, Sample
+from fullconv.data.sample import IMAGE, SEMANTIC, Array, InputKind, Sample
 from fullconv.errors import OptionError
 from fullconv.labels import VOID
 
@@ -290,3 +290,22 @@ def test_jitter_is_for_pictures() -> None:
     for name in ("bands", "height"):
         assert np.array_equal(result.inputs[name], inputs[name])
         assert result.inputs[name].dtype == inputs[name].dtype
+
+
+@pytest.mark.parametrize(
+    ("kind", "photo"),
+    [
+        (InputKind(), True),
+        (InputKind(light=False), False),  # HHA: angles and heights in three bytes
+        (InputKind(3, (1, 2, 3)), False),
+        (InputKind(3, log=True), False),
+    ],
+)
+def test_only_photographs_are_jittered_and_framed_in_grey(kind: InputKind, photo: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 200, (6, 8, 3), dtype=np.uint8)
+    scene = Sample("a", {"x": image}, {SEMANTIC: np.zeros((6, 8), np.uint8)})
+    jittered = augment(scene, Augmentation(jitter=0.5), np.random.default_rng(1), {"x": kind})
+    assert np.array_equal(jittered.inputs["x"], image) != photo
+    framed = augment(scene, Augmentation((6, 20)), np.random.default_rng(1), {"x": kind}).inputs["x"]
+    expected = [FILL] * 3 if photo else np.floor(image.mean((0, 1))).tolist()
+    assert framed[0, 0].tolist() == expected or framed[0, -1].tolist() == expected

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 import threading
+import tracemalloc
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,7 @@ def test_arrays_of_any_number(tmp_path: Path, kind: str, order: str) -> None:
     written = np.arange(60, dtype=kind).reshape(4, 3, 5)
     np.save(tmp_path / "a.npy", np.asarray(written, order="F" if order == "F" else "C"))
     found = every(5).read(tmp_path / "a.npy")
-    assert found.dtype == (kind if kind in ("uint8", "uint16") else np.float32)
+    assert found.dtype == {">u2": "uint16", "uint8": "uint8", "uint16": "uint16"}.get(kind, "float32")
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, written)
     header = bands_header(tmp_path / "a.npy")
@@ -129,9 +131,72 @@ def test_what_is_not_finite_becomes_0(tmp_path: Path, suffix: str) -> None:
     assert found.tolist() == [[[0, 1.5], [0, -2]], [[0, 3], [0, 4]]]
 
 
-def test_what_is_missing_in_a_scene_stays_as_it_is_stored(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tif", np.full((2, 3, 2), -9999, np.int16), nodata=-9999)
-    assert (every(2).read(path) == -9999).all()
+@pytest.mark.parametrize(
+    ("kind", "nodata"),
+    [
+        ("int16", -9999), ("uint16", 65535), ("uint8", 255), ("int32", -(2**31)), ("float32", -9999), ("float64", 1e20),
+        ("float32", float(np.finfo(np.float32).min)), ("float32", float("nan")), ("float64", -1.7976931348623157e308),
+        ("float32", float("inf")),
+    ],
+)  # fmt: skip
+def test_what_is_missing_in_a_scene_becomes_0(tmp_path: Path, kind: str, nodata: float) -> None:
+    written = np.full((3, 4, 2), 7, kind)
+    written[0, 1, 0] = written[2, 3] = np.array(nodata).astype(kind)
+    expected = np.full((3, 4, 2), 7)
+    expected[0, 1, 0] = expected[2, 3] = 0
+    for options in LAYOUTS[:3]:
+        found = every(2).read(write(tmp_path / "a.tif", written, nodata=nodata, **options))
+        assert found.dtype == (kind if kind in ("uint8", "uint16") else "float32")
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_rounded_nodata_is_the_lowest_float(tmp_path: Path) -> None:
+    """As many tools write it, with fewer digits than tell it from the numbers beside it."""
+    lowest = float(np.finfo(np.float32).min)
+    written = np.array([[[lowest], [3]]], np.float32)
+    content = write(tmp_path / "a.tif", written, nodata=lowest).read_bytes()
+    assert content.count(b"-3.4028234663852886e+38\0") == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(b"-3.4028234663852886e+38", b"-3.4028235e+38".ljust(23)))
+    assert every(1).read(tmp_path / "a.tif").tolist() == [[[0], [3]]]
+
+
+@pytest.mark.parametrize(("kind", "nodata"), [("uint16", b"-9999"), ("uint8", b"1e300"), ("float32", b"-1e300")])
+def test_a_nodata_that_no_number_is(tmp_path: Path, kind: str, nodata: bytes) -> None:
+    written = np.array([[[1], [2]]], kind)
+    content = write(tmp_path / "a.tif", written, nodata=111).read_bytes()
+    assert content.count(b"111\0") == 1
+    entry = content.index(struct.pack("<HHI", 42113, 2, 4))
+    longer = struct.pack("<HHII", 42113, 2, len(nodata) + 1, len(content))
+    (tmp_path / "a.tif").write_bytes(content[:entry] + longer + content[entry + 12 :] + nodata + b"\0")
+    assert every(1).read(tmp_path / "a.tif").tolist() == [[[1], [2]]]
+
+
+@pytest.mark.parametrize("options", LAYOUTS, ids=str)
+@pytest.mark.parametrize("room", [1, 64, 50 * 5 * 7, 50 * 5 * 17, 2**22])
+def test_parts_make_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(bands, "_PART", room)
+    written = values_of("int16", 5)
+    np.testing.assert_array_equal(every(5).read(write(tmp_path / "a.tif", written, **options)), written)
+    np.save(tmp_path / "a.npy", written)
+    np.testing.assert_array_equal(every(5).read(tmp_path / "a.npy"), written)
+
+
+@pytest.mark.parametrize(("kind", "copies"), [("uint16", 1), ("float32", 1), ("int16", 2)])
+@pytest.mark.parametrize("suffix", ["tif", "npy"])
+def test_memory_is_that_of_the_result(tmp_path: Path, suffix: str, kind: str, copies: int) -> None:
+    written = np.zeros((2048, 4096, 5), kind)
+    path = tmp_path / f"a.{suffix}"
+    np.save(path, written) if suffix == "npy" else write(path, written, SPARSE_OK=True, tiled=True)
+    size = written.nbytes * copies
+    del written
+    tracemalloc.start()
+    found = every(5).read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.nbytes == size
+    assert peak < size + 2**22 * 16, "and sixteen bytes for each value of one part"
 
 
 def test_scenes_that_lie_nowhere_are_read_without_a_remark(tmp_path: Path) -> None:
@@ -163,6 +228,8 @@ def test_the_largest_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for path in paths:
         expected = f"{path}: is 40 x 50 pixels (H x W), at most 1999 in all are decoded; crop or tile the picture"
         assert expected in refusal(every(5).read, path)
+    signed = write(tmp_path / "b.tif", values_of("int16", 5))
+    assert "at most 999 in all" in refusal(every(5).read, signed), "as float32 they take twice as much"
     assert BandsReader((2, 3)).read(paths[0]).shape == (40, 50, 2), "only the bands that are read count"
 
 
@@ -181,7 +248,7 @@ def test_a_header_that_lies_allocates_nothing(tmp_path: Path) -> None:
         place = huge.index(tag.to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little"))
         huge = huge[: place + 8] + (60_000).to_bytes(2, "little") + huge[place + 10 :]
     thin.write_bytes(huge)
-    assert "is 60000 x 60000 pixels (H x W), at most 429496729 in all are decoded" in refusal(every(5).read, thin)
+    assert "is 60000 x 60000 pixels (H x W), at most 107374182 in all are decoded" in refusal(every(5).read, thin)
 
 
 @pytest.mark.parametrize("suffix", ["tif", "npy"])
@@ -276,7 +343,7 @@ def test_threads_read_at_once(tmp_path: Path) -> None:
     [
         ("uint8", 1, False), ("uint8", 3, False), ("uint8", 4, False), ("uint16", 1, False),
         ("uint8", 2, False), ("uint8", 5, True), ("uint16", 2, True), ("uint16", 3, True), ("int16", 4, True),
-        ("float32", 1, True),
+        ("float32", 1, True), ("int16", 1, True), ("int8", 1, True), ("int8", 3, True), ("uint32", 1, True),
         ("float32", 3, True), ("uint16", 10, True),
     ],
 )  # fmt: skip
@@ -359,15 +426,19 @@ def test_size_is_that_of_what_is_read(tmp_path: Path) -> None:
 def test_without_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raster = write(tmp_path / "many.tif", values_of("uint16", 5))
     picture = write(tmp_path / "rgb.tif", values_of("uint8", 3))
+    heights = [write(tmp_path / f"{kind}.tif", values_of(kind, 1)) for kind in ("int16", "float32")]
     array = tmp_path / "a.npy"
     np.save(array, values_of("uint16", 5))
     monkeypatch.setitem(sys.modules, "rasterio", None)
     for function in (every(5).read, bands_header, input_of):
         with pytest.raises(OptionError) as caught:
             function(raster)
-        expected = f"{raster}: rasters of many bands need rasterio; pip install 'fullconv[geo]'"
+        expected = f"{raster}: rasters need rasterio; pip install 'fullconv[geo]'"
         assert str(caught.value) == expected
     assert input_of(picture) == Input(), "pictures do not need it"
+    for path in heights:
+        with pytest.raises(OptionError, match="rasters need rasterio"):
+            input_of(path)
     assert input_of(array).kind.channels == every(5).read(array).shape[2] == 5
 
 

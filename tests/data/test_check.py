@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -226,6 +227,37 @@ def test_moments_are_those_of_all_pixels(kind: str, log: bool) -> None:
     np.testing.assert_allclose(found.mean, every.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.std, every.std(0), rtol=1e-9)
     assert all(type(value) is float for value in (*found.mean, *found.std))
+
+
+@pytest.mark.parametrize("shape", [(1, 700_000, 2), (700_000, 1, 2), (1000, 1500, 1), (2, 3, 1024), (900, 2, 999)])
+@pytest.mark.parametrize("log", [False, True])
+def test_moments_of_large_images(shape: tuple[int, int, int], log: bool) -> None:
+    """Larger than what is summed at a time."""
+    values = np.random.default_rng(0).integers(0, 5000, shape, np.uint16) + np.arange(shape[2], dtype=np.uint16)
+    data = InMemory(
+        [Sample("s", {IMAGE: values}, {SEMANTIC: np.zeros(shape[:2], np.uint8)})],
+        inputs={IMAGE: InputKind(shape[2], tuple(range(1, shape[2] + 1)), log=log)},
+    )
+    found = check(data).moments[IMAGE]
+    every = values.reshape(-1, shape[2]).astype(np.float64)
+    every = np.log(np.maximum(every, 1)) if log else every
+    np.testing.assert_allclose(found.mean, every.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, every.std(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_moments_take_little_memory(log: bool) -> None:
+    values = np.ones((2000, 4000, 2), np.uint16)
+    data = InMemory(
+        [Sample("s", {IMAGE: values}, {SEMANTIC: np.zeros((1, 1), np.uint8)})],
+        inputs={IMAGE: InputKind(2, (1, 2), log=log)},
+    )
+    data.labels = {}
+    tracemalloc.start()
+    assert check(data).moments[IMAGE].std == (1, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes, "in float64 it would be four times as much"
 
 
 def test_moments_do_not_depend_on_the_order_of_the_threads() -> None:

@@ -54,9 +54,13 @@ def test_test_without_truth(tmp_path: Path) -> None:
     masks = sorted((root / "gtFine" / "test").glob("**/*_labelIds.png"))
     save(masks[0], np.zeros((12, 16), np.uint8))
     assert len(open_split("x", root, "test")) == 2
+    assert splits(root) == ("test",)
     save(masks[1], np.zeros((12, 16), np.uint8))
     with pytest.raises(DataError, match=r"^x: the masks of test are void, since its truth is not published; score on"):
         open_split("x", root, "test")
+    assert splits(root) == (), "as in the published data, which is not broken"
+    masks[0].write_bytes(b"damaged")
+    assert splits(root) == ("test",), "what is wrong is told where it is opened"
 
 
 def test_what_is_missing(tmp_path: Path) -> None:

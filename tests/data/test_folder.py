@@ -11,7 +11,7 @@ import pytest
 
 from fullconv.data import yamlfile
 from fullconv.data.check import check
-from fullconv.data.folder import held_out, open_split, recognise, splits
+from fullconv.data.folder import declared_labels, held_out, open_split, recognise, splits, write_classes
 from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.labels import LabelSet
 from makers import COUNTS, make_folder, save, scene
@@ -133,6 +133,19 @@ def test_class_names_from_classes_txt(tmp_path: Path) -> None:
     assert "classes.txt: is not UTF-8 text (invalid start byte); save it as UTF-8" in opened(root)
     (root / "classes.txt").write_bytes(b"a" * (2**20 + 1))
     assert "classes.txt: is larger than 1 MiB; expected a short text" in opened(root)
+
+
+def test_named_classes_have_the_colours_of_the_first_palette(tmp_path: Path) -> None:
+    labels = LabelSet(("ground", "ring", "Kratzer ß"), ((10, 20, 30), (40, 50, 60), (70, 80, 90)))
+    for name in ("a", "b"):
+        save(tmp_path / "images" / f"{name}.png", scene(0)[0])
+        save(tmp_path / "masks" / f"{name}.png", scene(0)[1], labels)
+    write_classes(tmp_path, labels)
+    assert (tmp_path / "classes.txt").read_bytes() == "ground\nring\nKratzer ß\n".encode()
+    assert open_split("x", tmp_path, "val").labels[SEMANTIC] == labels
+    assert declared_labels(tmp_path) == LabelSet(labels.names)
+    save(tmp_path / "masks" / "a.png", scene(0)[1])
+    assert open_split("x", tmp_path, "train").labels[SEMANTIC] == LabelSet(labels.names)
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "{kind}/{name}"])

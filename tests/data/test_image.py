@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
@@ -337,13 +338,18 @@ def test_a_flipped_bit_in_a_png_never_passes(tmp_path: Path) -> None:
         refused(tmp_path / "a")
 
 
-def test_size_is_checked_before_anything_is_decoded(tmp_path: Path) -> None:
+def test_size_is_checked_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(png([png_header(65000, 65000), (b"IDAT", b""), (b"IEND", b"")]))
     refused(tmp_path / "a.png", "65000 x 65000 pixels (H x W)", "at most 268435456", "crop or tile")
     (tmp_path / "b.png").write_bytes(bytes_of(Image.new("RGB", (20, 10)), "PNG"))
     assert read_image(tmp_path / "b.png", max_pixels=200).shape == (10, 20, 3)
     with pytest.raises(DataError, match="is 10 x 20 pixels"):
         read_image(tmp_path / "b.png", max_pixels=199)
+    with monkeypatch.context() as patched:
+        decoded: list[str] = []
+        patched.setattr(PngImagePlugin.PngImageFile, "load", lambda self: decoded.append("it"))
+        assert "65000 x 65000 pixels" in refusal(picture_header, tmp_path / "a.png")
+        assert not decoded
     with pytest.raises(DataError, match="is 0 x 3 pixels"):
         as_image(np.zeros((0, 3), np.uint8))
 
@@ -521,10 +527,12 @@ def test_the_size_in_the_header_is_that_of_the_picture(tmp_path: Path, kind: str
 @pytest.mark.parametrize(
     ("mode", "kind", "expected"),
     [
-        ("RGB", "PNG", "8-bit RGB"), ("RGBA", "PNG", "8-bit RGB"), ("L", "PNG", "8-bit grey"),
-        ("LA", "PNG", "8-bit grey"), ("P", "PNG", "8-bit palette"), ("1", "PNG", "1-bit"),
+        ("RGB", "PNG", "8-bit RGB"), ("RGBA", "PNG", "8-bit RGBA"), ("L", "PNG", "8-bit grey"),
+        ("LA", "PNG", "8-bit grey with alpha"), ("P", "PNG", "8-bit palette"), ("1", "PNG", "1-bit"),
         ("I;16", "PNG", "16-bit grey"), ("CMYK", "JPEG", "8-bit CMYK"), ("F", "TIFF", "32-bit floats"),
-        ("I", "TIFF", "32-bit integers"), ("RGB", "BMP", "8-bit RGB"),
+        ("I", "TIFF", "32-bit integers"), ("RGB", "BMP", "8-bit RGB"), ("RGBA", "WEBP", "8-bit RGBA"),
+        ("PA", "TIFF", "8-bit palette with alpha"), ("RGBX", "TIFF", "8-bit RGB"), ("YCbCr", "TIFF", "8-bit YCbCr"),
+        ("LAB", "TIFF", "8-bit LAB"), ("I;16B", "TIFF", "16-bit grey"),
     ],
 )  # fmt: skip
 def test_the_header_says_what_pixels_there_are(tmp_path: Path, mode: str, kind: str, expected: str) -> None:
@@ -533,8 +541,66 @@ def test_the_header_says_what_pixels_there_are(tmp_path: Path, mode: str, kind: 
     assert (header.size, header.kind, header.orientation) == ((5, 7), expected, 1)
 
 
+@pytest.mark.parametrize(
+    ("colour", "expected"),
+    [(0, "16-bit grey"), (2, "16-bit RGB"), (4, "16-bit grey with alpha"), (6, "16-bit RGBA")],
+)
+def test_the_header_of_16_bit_pngs(tmp_path: Path, colour: int, expected: str) -> None:
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]  # PNG, section 11.2.1
+    row = zlib.compress(bytes(1 + 2 * channels))
+    (tmp_path / "a").write_bytes(png([png_header(1, 1, 16, colour), (b"IDAT", row), (b"IEND", b"")]))
+    assert picture_header(tmp_path / "a").kind == expected
+    (tmp_path / "a").write_bytes(png([png_header(1, 1, 8, colour), (b"IDAT", row), (b"IEND", b"")]))
+    assert picture_header(tmp_path / "a").kind == expected.replace("16", "8")
+
+
+def tiff(path: Path, values: np.ndarray, **options: object) -> Path:
+    """A TIFF of (H, W, C) values, by GDAL."""
+    height, width, count = values.shape
+    shape = {"height": height, "width": width, "count": count, "dtype": values.dtype}
+    if count >= 3:
+        options = {"photometric": "RGB", **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", **shape, **options) as raster:
+            raster.write(np.moveaxis(values, 2, 0))
+    return path
+
+
+@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("packing", [{}, {"compress": "deflate"}], ids=str)
+def test_16_bit_colour_in_tiffs(tmp_path: Path, order: str, packing: dict[str, str]) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), np.uint16)
+    path = tiff(tmp_path / "a.tif", values, interleave="pixel", ENDIANNESS=order, **packing)
+    assert picture_header(path).kind == "16-bit RGB"
+    np.testing.assert_array_equal(read_image(path), values >> 8)
+    planes = tiff(tmp_path / "b.tif", values, interleave="band", ENDIANNESS=order, **packing)
+    if packing:
+        np.testing.assert_array_equal(read_image(planes), values >> 8)
+    else:
+        refused(planes, "holds 16-bit colours in planes of their own; save it as 16-bit PNG")
+    small = values.astype(np.uint8)
+    np.testing.assert_array_equal(read_image(tiff(tmp_path / "c.tif", small, interleave="band", **packing)), small)
+
+
+def test_16_bits_a_pixel_are_8_bit_colour(tmp_path: Path) -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 16, 3, 4, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    pixel = struct.pack("<HH", 0xF800, 0)  # 5, 6 and 5 bits: red
+    (tmp_path / "a").write_bytes(b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + header + pixel)
+    assert read_image(tmp_path / "a").tolist() == [[[255, 0, 0]]]
+    assert picture_header(tmp_path / "a").kind == "8-bit RGB"
+
+
+def test_signed_numbers_are_named(tmp_path: Path) -> None:
+    for order in ("LITTLE", "BIG"):
+        path = tiff(tmp_path / "a.tif", np.full((5, 7, 1), -3, np.int16), ENDIANNESS=order)
+        assert picture_header(path).kind == "signed 16-bit integers"
+        refused(path, "holds signed 16-bit integers, whose range is unknown; convert it to 8 bits")
+
+
 def test_the_header_of_arrays(tmp_path: Path) -> None:
-    for shape, expected in (((5, 7), "8-bit grey"), ((5, 7, 1), "8-bit grey"), ((5, 7, 3), "8-bit RGB")):
+    grey = {(5, 7): "8-bit grey", (5, 7, 1): "8-bit grey"}
+    for shape, expected in {**grey, (5, 7, 3): "8-bit RGB", (5, 7, 4): "8-bit RGBA"}.items():
         np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
         header = picture_header(tmp_path / "a.npy")
         assert (header.size, header.kind) == ((5, 7), expected)

@@ -30,7 +30,7 @@ def test_layout(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sample.inputs["hha"], 255 - image)
         np.testing.assert_array_equal(sample.inputs["depth"], 2000 + mask.astype(np.uint16)[:, :, None])
         assert sample.inputs["depth"].dtype == np.uint16
-        assert dataset.inputs == {"color": InputKind(), "depth": InputKind(1, log=True), "hha": InputKind()}
+        assert dataset.inputs == {"color": InputKind(), "depth": InputKind(1, log=True), "hha": InputKind(light=False)}
 
 
 def test_names_of_the_published_nets() -> None:

@@ -148,3 +148,11 @@ def test_images_and_masks_in_one_folder_that_nothing_tells_apart(tmp_path: Path)
         DataError, match="holds images and masks, and no JPEG that would be an image; .* mask_suffix: _"
     ):
         pair_by_stem("x", tmp_path, tmp_path)
+
+
+def test_masks_that_all_have_one_more_ending(tmp_path: Path) -> None:
+    for name in ("1", "2", "21"):
+        save_scene(tmp_path / f"images/{name}.png", tmp_path / f"masks/{name}_mask.png", 0)
+    with pytest.raises(DataError, match="add or remove files; or set mask_suffix: _mask in a YAML file$"):
+        pair_by_stem("x", tmp_path / "images", tmp_path / "masks")
+    assert len(pair_by_stem("x", tmp_path / "images", tmp_path / "masks", Names(mask="_mask"))) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fullconv.data import tiles
 from fullconv.data.check import check
 from fullconv.data.folder import hold_out
 from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
@@ -94,7 +96,9 @@ def test_each_is_its_part_of_every_input_and_task(images: list[tuple[int, int]],
         np.testing.assert_array_equal(part.masks[SEMANTIC], samples[tile.index].masks[SEMANTIC][rows, columns])
 
 
-def test_an_image_is_read_once_for_all_its_tiles_and_not_kept() -> None:
+def test_an_image_is_read_once_for_all_its_tiles_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = 64 * 64 * 4
+    monkeypatch.setattr(tiles, "_KEPT_BYTES", 2 * each)
     whole = Counted([one(seed, (64, 64)) for seed in range(4)])
     tiled = TiledDataset(whole, tiles_of([(64, 64)] * 4, 16))
     for index in range(len(tiled)):
@@ -107,6 +111,48 @@ def test_an_image_is_read_once_for_all_its_tiles_and_not_kept() -> None:
     with ThreadPoolExecutor(4) as pool:
         assert [sample.name for sample in pool.map(shared.__getitem__, range(16))] == shared.names[:16]
     assert again.reads == [1, 0, 0, 0], "threads that want it at once wait for one of them"
+
+
+@pytest.mark.parametrize(
+    ("room", "asked", "reads"),
+    [
+        (0, (0, 0, 1, 1, 0), [2, 1, 0]),  # the newest in any case
+        (2, (0, 1, 2, 1, 2, 0), [2, 1, 1]),
+        (2, (0, 1, 0, 2, 0, 1), [1, 2, 1]),  # what is in use stays
+        (2.9, (0, 1, 2, 2, 1, 0), [2, 1, 1]),
+        (3, (0, 1, 2, 0, 1, 2), [1, 1, 1]),
+    ],
+)
+def test_what_is_held_is_bounded_by_bytes(
+    room: float, asked: tuple[int, ...], reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "_KEPT_BYTES", room * 64 * 64 * 4)
+    whole = Counted([one(seed, (64, 64)) for seed in range(3)])
+    tiled = TiledDataset(whole, tiles_of([(64, 64)] * 3, 64))
+    for index in asked:
+        tiled[index]
+    assert whole.reads == reads
+
+
+def test_small_images_stay_whatever_their_order() -> None:
+    whole = Counted([one(seed, (64, 64)) for seed in range(20)])
+    tiled = TiledDataset(whole, tiles_of([(64, 64)] * 20, 16))
+    for index in np.random.default_rng(0).permutation(len(tiled)).tolist():
+        assert tiled[index].name == tiled.names[index]
+    assert whole.reads == [1] * 20
+
+
+def test_several_images_are_read_at_once() -> None:
+    barrier = threading.Barrier(4, timeout=30)
+
+    class Meeting(InMemory):
+        def __getitem__(self, index: int) -> Sample:
+            barrier.wait()  # passes only where four are read at once
+            return super().__getitem__(index)
+
+    tiled = TiledDataset(Meeting([one(seed, (64, 64)) for seed in range(4)]), tiles_of([(64, 64)] * 4, 64))
+    with ThreadPoolExecutor(4) as pool:
+        assert [sample.name for sample in pool.map(tiled.__getitem__, range(4))] == tiled.names
 
 
 def test_a_check_counts_every_pixel_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from fullconv.data.check import check
 from fullconv.data.folder import held_out
 from fullconv.data.sample import SEMANTIC
-from fullconv.data.voc import VOC_LABELS, VOC_READER, open_split, recognise, splits, years
+from fullconv.data.voc import VOC_LABELS, VOC_READER, open_split, read_ids, recognise, splits, years
 from fullconv.errors import DataError
 from fullconv.labels import VOID
 from makers import COUNTS, make_voc, save, scene
@@ -86,6 +87,9 @@ def test_not_voc(tmp_path: Path) -> None:
         (b"../../secret\n", r"train\.txt: '\.\./\.\./secret' is no image id"),
         (b"..\n", r"train\.txt: '\.\.' is no image id"),
         (b"/etc/passwd\n", r"'/etc/passwd' is no image id"),
+        (b"a" * 252 + b"\n", r"train\.txt: 'a{56}\.\.\. is no image id; expected one a line"),
+        (b"a" * 251 + b"\n", r"^x: 2 files of train\.txt are missing \(JPEGImages/a{251}\.jpg, Seg"),
+        ("ü".encode() * 126 + b"\n", r"train\.txt: 'ü{56}\.\.\. is no image id"),
         (b"2007_000000\n2007_000000\n", r"train\.txt: lists 2007_000000 more than once; remove the repetition"),
         (
             b"2007_000000\n2007_9\n",
@@ -98,6 +102,17 @@ def test_lists_that_cannot_be_used(tmp_path: Path, content: bytes, expected: str
     (lists(root) / "train.txt").write_bytes(content)
     with pytest.raises(DataError, match=expected):
         open_split("x", root, "train")
+
+
+def test_long_lists_are_counted_once(tmp_path: Path) -> None:
+    """A list of 1 MiB of short ids: by the square it took minutes."""
+    path = tmp_path / "train.txt"
+    names = [f"{i:x}" for i in range(150_000)]
+    path.write_text("\n".join([*names, "7", "1f"]))
+    start = time.process_time()
+    with pytest.raises(DataError, match=r"train\.txt: lists 1f, 7 more than once; remove the repetition"):
+        read_ids(path)
+    assert time.process_time() - start < 10
 
 
 def test_images_without_mask(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -117,7 +118,7 @@ FLAT = np.zeros(72, np.uint8)
         ({"maps": np.zeros((9, 8), np.uint8)}, r"holds maps of shape \(9, 8\); expected maps"),
         ({"flat": FLAT, "shapes": np.array([9, 8])}, r"holds shapes of int64 \(2,\); expected \(N, 2\) integers"),
         ({"flat": FLAT, "shapes": np.array([[9.0, 8.0]])}, r"holds shapes of float64 \(1, 2\); expected"),
-        ({"flat": FLAT, "shapes": np.array([[9, 9]])}, r"has 72 dies in 81 places; expected as many, to 1073741824"),
+        ({"flat": FLAT, "shapes": np.array([[9, 9]])}, r"has 72 dies in 81 places; expected as many; export"),
         ({"flat": FLAT, "shapes": np.array([[-9, -8]])}, r"is -9 x -8 pixels \(H x W\), expected 1 x 1 or more"),
         ({"flat": FLAT, "shapes": np.array([[9, 8]]), "labels": np.zeros((1, 3))}, r"has labels of float64 \(1, 3\)"),
         ({"flat": FLAT, "shapes": np.array([[9, 8]]), "labels": np.zeros((2, 8), int)}, "expected 1 names, or"),
@@ -156,9 +157,9 @@ def test_headers_that_lie(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"cannot be read \(ValueError: cut short\); it is damaged or no \.npz or \.npy"
     ):
-        wafer_maps(path)[0]
+        wafer_maps(path)
     path.write_bytes(header((2**20, 2**10, 2**10)))
-    with pytest.raises(DataError, match=f"has {2**40} dies in {2**40} places; expected as many, to {2**30}"):
+    with pytest.raises(DataError, match=f"has {2**40} dies; expected up to {2**30}; export"):
         wafer_maps(path)
     path.write_bytes(header((1, -9, -9)))
     with pytest.raises(DataError, match=r"an array of shape \(1, -9, -9\)"):
@@ -166,10 +167,47 @@ def test_headers_that_lie(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
         archive.writestr("flat.npy", header((72,)) + bytes(72))
         archive.writestr("shapes.npy", header((2**30, 2)))
-    with pytest.raises(DataError, match=r"holds an array of uint8 \(1073741824, 2\); expected labels of up to 64 MiB"):
+    with pytest.raises(
+        DataError, match=r"holds an array of uint8 \(1073741824, 2\); expected labels of up to 64 MiB, and"
+    ):
         wafer_maps(tmp_path / "b.npz")
     with pytest.raises(DataError, match=r"none\.npz: no such file; check the path"):
         wafer_maps(tmp_path / "none.npz")
+
+
+def test_short_files_take_little_memory(tmp_path: Path) -> None:
+    """Headers that ask for a Python object each of billions of maps, or of millions of shapes, labels and names."""
+    path, zipped = tmp_path / "a.npy", tmp_path / "b.npz"
+    shapes = b"".join([header((2**22, 2)), bytes(2**23)])
+    cases = {
+        f"has {2**28} maps; expected up to {2**21}": {"maps": header((2**28, 1, 1))},
+        f"has {2**30 - 1} maps": {"maps": header((2**30 - 1, 0, 0))},
+        rf"holds an array of uint8 \({2**22}, 2\); expected .* up to {2**22} of them": {"flat": FLAT, "shapes": shapes},
+        rf"holds an array of uint8 \({2**24},\)": {"maps": header((1, 9, 8)), "labels": header((2**24,))},
+        r"holds an array of uint8 \(257,\); expected .* up to 256 of them": {
+            "maps": header((1, 9, 8)),
+            "labels": header((1, 257)) + bytes(257),
+            "names": header((257,)) + bytes(257),
+        },
+    }
+    tracemalloc.start()
+    try:
+        for expected, arrays in cases.items():
+            with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, content in arrays.items():
+                    archive.writestr(f"{name}.npy", header((72,)) if content is FLAT else content)
+            with pytest.raises(DataError, match=expected):
+                wafer_maps(zipped)
+        path.write_bytes(header((2**21, 8, 8)))
+        tracemalloc.reset_peak()
+        with pytest.raises(DataError, match="cut short"):
+            wafer_maps(path)
+        path.write_bytes(header((2**28, 1, 1)))
+        with pytest.raises(DataError, match=f"has {2**28} maps"):
+            wafer_maps(path)
+        assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_digest(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_yaml_colors(tmp_path: Path) -> None:
         ("train: images/train\npath: [a]", "path is ['a'], expected the path of a folder"),
         ("train: nowhere\nnames: [a]", "there is no folder"),
         ("train: images/train\nnames: [a]\nmasks_dir: no", "masks_dir is False, expected the path of a folder"),
-        ("train: images/train\nnames: [a]\nmasks_dir: nowhere", "no masks for images/train; looked in"),
+        ("train: images/train\nnames: [a]\nmasks_dir: nowhere", "no masks for images/train: there is no folder"),
     ],
 )
 def test_yaml_refusals(tmp_path: Path, text: str, expected: str) -> None:
@@ -151,7 +151,7 @@ def test_yaml_refusals(tmp_path: Path, text: str, expected: str) -> None:
     [
         ("names: a", "names is 'a', expected a list, such as [background, scratch]"),
         ("names: []", "names is [], expected a list"),
-        ("path: .", "names is None, expected a list"),
+        ("path: .", "has no names; add names: [CLASS, CLASS], the classes in the order"),
         ("names: {0: a, 2: b}", "names has the numbers [0, 2], expected 0..1 once each"),
         ("names: [yes, no]", "the class name True is not text; put it in quotes"),
         ("names: [a, a]", "class name 'a' is given twice; give every class its own name"),
@@ -406,10 +406,21 @@ def test_yaml_that_cannot_be_read(tmp_path: Path) -> None:
     assert "a.yaml: cannot be read (Is a directory); check the path" in refusal(splits, tmp_path / "a.yaml")
 
 
-def test_aliases_that_multiply_cost_nothing(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
-    assert "unknown key 'a0'" in described(tmp_path, "\n".join(lines))
+def test_null_is_the_default(tmp_path: Path) -> None:
+    keys = ("path", "val", "test", "image_suffix", "mask_suffix", "label_mapping", "colors", "bands", "preview", "tile")
+    text = "train: images/train\nmasks_dir: annotations\nnames: [ground, a, b]\n"
+    path = make_yaml(tmp_path)
+    path.write_text(text)
+    plain = describe(path)
+    path.write_text(text + "".join(f"{key}: null\n" for key in keys))
+    assert describe(path) == plain
+
+
+def test_names_too_long_for_files(tmp_path: Path) -> None:
+    rest = "masks_dir: annotations\nnames: [a]"
+    assert "there is no folder" in described(tmp_path, f"train: {'x' * 300}\n{rest}")
+    found = described(tmp_path, f"train: images/train\nnames: [a]\nmasks_dir: {'x' * 300}")
+    assert found.startswith("no masks for images/train: there is no folder")
 
 
 def test_steel(shared_data: Path, tmp_path: Path) -> None:
@@ -422,3 +433,13 @@ def test_steel(shared_data: Path, tmp_path: Path) -> None:
     assert checked.problems == ()
     assert checked.sizes == ((200, 200),) * 40
     assert (checked.pixels[SEMANTIC] > 0).all()
+
+
+def test_names_may_be_those_of_the_colours(tmp_path: Path) -> None:
+    path = make_yaml(tmp_path)
+    path.write_text(
+        "train: images/train\nmasks_dir: annotations\ncolors: {b: '#010203', void: '#000000', a: '#040506'}"
+    )
+    given = describe(path)
+    assert given.labels.names == ("b", "a")
+    assert given.reader.colors == {(1, 2, 3): 0, (0, 0, 0): VOID, (4, 5, 6): 1}

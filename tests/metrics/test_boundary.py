@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -20,6 +22,11 @@ from fullconv.metrics.boundary import Tolerance, borders, distance_to, filled
 Map = np.ndarray
 Point = tuple[int, int]
 V = VOID
+
+
+def test_scipy_is_imported_where_it_is_used() -> None:
+    code = "import sys, fullconv.metrics; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
 def label_maps(values: tuple[int, ...] = (0, 1, 2, V)) -> st.SearchStrategy[tuple[Map, Map]]:

@@ -16,7 +16,7 @@ from broken_data import LABELS, make_broken, make_clean
 from fullconv.data.doctor import examine
 from fullconv.data.sample import SEMANTIC
 from fullconv.labels import VOID
-from fullconv.report.doctor import LARGEST, SCENES, class_rows, write_doctor_page
+from fullconv.report.doctor import LARGEST, SCENES, class_rows, span, write_doctor_page
 from makers import make_folder, make_nyud, make_voc, save
 
 VOID_ELEMENTS = {"meta", "img", "br", "link", "input", "hr"}
@@ -99,6 +99,15 @@ def test_the_table_of_classes_holds_shares_images_and_weights(tmp_path: Path) ->
     for row in rows:
         assert row["weight"] in page.of("td")
     assert "Nothing is wrong with this data set as far as a program can tell." in page.of("p")
+
+
+def test_sides_and_aspects_as_text(tmp_path: Path) -> None:
+    assert (span((12, 16)), span((0.5, 0.5)), span((1 / 3, 4 / 3)), span(None)) == (
+        "12 to 16", "0.5", "0.3333 to 1.333", "\N{EN DASH}",
+    )  # fmt: skip
+    page = written(tmp_path, make_folder(tmp_path / "data"))
+    facts = dict(zip(page.of("dt"), page.of("dd"), strict=True))
+    assert (facts["sides"], facts["width over height"]) == ("12 to 16 pixels", "1.333")
 
 
 def test_a_class_without_a_pixel_has_a_dash_for_a_weight(tmp_path: Path) -> None:
@@ -204,8 +213,8 @@ def test_a_page_that_is_there_is_replaced_whole_or_not_at_all(tmp_path: Path) ->
     page = tmp_path / "page.html"
     page.write_text("old")
     found = examine(root)
-    found.codings[SEMANTIC] = None  # type: ignore[assignment]
-    with pytest.raises(AttributeError):
+    found.codings[SEMANTIC] = {}
+    with pytest.raises(KeyError):
         write_doctor_page(page, found)
     assert page.read_text() == "old"
     write_doctor_page(page, examine(root))

@@ -374,3 +374,34 @@ def test_what_is_missing_in_a_split_is_noted() -> None:
 
 
 LABELS_3 = {SEMANTIC: LabelSet(("ground", "a", "b"))}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "found"),
+    [
+        (-1.2e7, 6e37, "mean -1.2e+07 and deviation 6e+37"),
+        (2e6, 5.0, "mean 2e+06 and deviation 5"),
+        (0.0, 2e6, "mean 0 and deviation 2e+06"),
+        (0.0, 1e-9, "mean 0 and deviation 1e-09"),
+        (float("nan"), 1.0, "mean nan and deviation 1"),
+    ],
+)
+def test_what_no_net_can_be_normalised_by_is_told_with_its_band(mean: float, std: float, found: str) -> None:
+    moments = {
+        "radar": Moments((1.0, mean), (3.0, std)),
+        "bands": Moments((1.0, 2.0, mean, 4.0, 5.0), (6.0, 7.0, std, 9.0, 10.0)),
+    }
+    for name, place in (("radar", "channel 2"), ("bands", "band 4")):
+        with pytest.raises(DataError) as caught:
+            choose_net("fcn8s-slim", several(), {"width": 0.1}, {name: moments[name]})
+        assert str(caught.value) == (
+            f"{place} of the input '{name}' has {found}, expected up to 1e6 and a deviation of at least 1e-6; mark "
+            "what was not measured as the TIFF's nodata value, or scale the band"
+        )
+
+
+def test_what_a_net_can_just_be_normalised_by_is_taken() -> None:
+    for mean, std in ((1e6, 1e6), (-1e6, 1e-6)):
+        moments = {"radar": Moments((mean, 0.0), (std, 1.0))}
+        inputs = choose_net("fcn8s-slim", several(), {"width": 0.1}, moments).inputs
+        assert inputs["radar"] == InputOptions((mean, 0), (std, 1))

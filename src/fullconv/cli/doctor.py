@@ -61,6 +61,8 @@ def _print(found: Diagnosis) -> None:
 
     from rich.console import Console
 
+    from fullconv.report.doctor import span
+
     listing, console = found.listing, Console(highlight=False)
     splits = ", ".join(f"{split} {len(scenes):,}" for split, scenes in listing.scenes.items()) or "no files"
     held_out = " (val is held out of train)" if listing.held_out else ""
@@ -69,10 +71,11 @@ def _print(found: Diagnosis) -> None:
     if sizes:
         shown = ", ".join(f"{h} x {w}" for (h, w), _ in sizes[:3])
         typer.echo(f"Images: {found.usual_kind}, {shown}{f' and {len(sizes) - 3} other sizes' * (len(sizes) > 3)}")
+        typer.echo(f"Sides: {span(found.sides())} pixels; width over height: {span(found.aspects())}")
     for task in found.codings:
         _print_classes(console, found, task)
     for finding in found.findings:
-        colour = {"error": "red", "warning": "yellow"}.get(finding.severity, "cyan")
+        colour = {"error": "red", "warning": "yellow"}[finding.severity]
         console.print(f"\n[{colour}]{finding.severity}[/]  ", end="")
         typer.echo(f"{finding.title}: {finding.count}")
         for each in finding.lines:
@@ -113,4 +116,4 @@ def _print_repaired(repaired: Repaired) -> None:
     for title in repaired.left:
         typer.echo(f"left      {title}")
     typer.echo(f"Written   {repaired.written} scenes to {printable(repaired.path)}; {REPORT} there names every change")
-    typer.echo(f"Next      fullconv train --data {shlex.quote(printable(repaired.path))}")
+    typer.echo(f"Next      fullconv train --data {shlex.quote(printable(repaired.data))}")

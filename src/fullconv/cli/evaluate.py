@@ -91,11 +91,13 @@ def evaluate(
         # The first task's numbers stand on top, so that the ordinary case need not know that there are tasks.
         print_json({"split": split, **next(iter(tasks.values())), **({"tasks": tasks} if len(tasks) > 1 else {})})
         return
+    within = f"{boundary}" if boundary is None or boundary.endswith("%") else f"{boundary} pixels"
     for task, each in scores.items():
         f = result.boundary[task].scores() if task in result.boundary else None
         notes = {
             "classes without a true pixel are left out of mean IU": result.rule(task) == "excluded",
-            f"boundary F {percent(f.mean) if f else ''} (tolerance {boundary})": f is not None,
+            f"boundary F {percent(f.mean) if f else None} (within {within})": f is not None,
+            is not None,
         }
         print_scores(
             each,
@@ -149,7 +151,7 @@ def _print_asked(result: Evaluation, task: str, worst: int | None) -> None:
             table.add_row(f"within {width} pixel{'s' * (width > 1)}", *cells)
         console.print(table)
     if worst is not None:
-        table = _table("worst images", "mean IU", "error")
+        table = _table("worst images", "mean IU %", "wrong %")
         for image in result.worst(worst, task):
             table.add_row(escape(printable(image.name)), percent(image.mean_iu), percent(image.error))
         console.print(table)

@@ -83,4 +83,4 @@ def _print(bounds: Bounds, task: str, names: tuple[str, ...], share: float, titl
     console.print(f"These masks allow a mean IU of {percent(share)} {reach}.", soft_wrap=True)
     thin = [name for name, own in zip(names, strides, strict=True) if own is not None and own < stride]
     if thin:
-        console.print(escape(f"Finer ones need a finer stride: {', '.join(thin)}."), soft_wrap=True)
+        console.print(escape(f"These classes need a finer stride: {', '.join(map(repr, thin))}."), soft_wrap=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.image import NUMPY, check_pixels, format_of, opened, picture_header
+from fullconv.data.image import NUMPY, SIGNED, WIDE_MODES, check_pixels, format_of, opened, picture_header
 from fullconv.data.sample import InputKind, Values
 from fullconv.data.scenes import Input
 from fullconv.errors import DataError, OptionError, printable
@@ -21,8 +22,11 @@ from fullconv.errors import DataError, OptionError, printable
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-MAX_BYTES = 2**31
-"""Of the largest raster that is read whole."""
+MAX_BYTES = 2**29
+"""Of the largest raster that is read whole, in its file's numbers or in those it is read as, whichever are wider."""
+
+_PART = 2**22
+"""Values that are read at a time."""
 
 _EXACT = (np.uint8, np.uint16)
 _NATURAL = ("B04", "B03", "B02")
@@ -40,8 +44,8 @@ class BandsReader:
     bands: tuple[int, ...]
 
     def read(self, path: Path) -> Values:
-        """(H, W, C) in the order of `bands`: uint8 and uint16 as they are, other numbers as float32; values that are
-        not finite become 0.
+        """(H, W, C) in the order of `bands`: uint8 and uint16 as they are, other numbers as float32. What is no
+        measurement becomes 0: values that are not finite and, of numbers of any kind, the TIFF's own nodata value.
 
         Raises:
             DataError: a file that is no such raster, is damaged or too large, or lacks a band; one line.
@@ -52,13 +56,25 @@ class BandsReader:
             if kind == NUMPY:
                 values = _mapped(path)
                 self._require(path, values.shape[2])
-                chosen = values[:, :, [band - 1 for band in self.bands]]
-            else:
-                with _raster(path) as raster:
-                    self._require(path, raster.count)
-                    _check_size(path, (raster.height, raster.width), len(self.bands), np.dtype(raster.dtypes[0]))
-                    chosen = np.moveaxis(raster.read(self.bands), 0, 2)
-            return _plain(chosen)
+                chosen = [band - 1 for band in self.bands]
+                return self._joined(values.shape[:2], values.dtype, lambda top, end: values[top:end, :, chosen])
+            with _raster(path) as raster:
+                self._require(path, raster.count)
+                size, kind = (raster.height, raster.width), np.dtype(raster.dtypes[0])
+                _check_size(path, size, len(self.bands), kind)
+                return self._joined(size, kind, partial(_measured, raster, self.bands), raster.block_shapes[0][0])
+
+    def _joined(
+        self, size: tuple[int, ...], kind: np.dtype[Any], part: Callable[[int, int], NDArray[Any]], block: int = 1
+    ) -> Values:
+        """The whole, of (h, W, C) parts of rows [top, end), which hold whole blocks where that is not too much."""
+        height, width = size
+        values = np.empty((height, width, len(self.bands)), _kept_as(kind))
+        rows = max(1, _PART // (width * len(self.bands)))
+        rows -= rows % block if rows > block else 0
+        for top in range(0, height, rows):
+            values[top : top + rows] = _plain(part(top, min(top + rows, height)))
+        return values
 
     def _require(self, path: Path, count: int) -> None:
         if max(self.bands) > count:
@@ -118,8 +134,8 @@ def input_kind(header: BandsHeader, bands: Sequence[int] = (), preview: Sequence
 
 
 def is_raster(path: Path) -> bool:
-    """Whether a file holds what no picture can show: more than four bands, or numbers beyond 16 bits; False where it
-    cannot be told."""
+    """Whether a file holds what no picture can show: more than four bands, or numbers that are signed, real or beyond
+    16 bits; False where it cannot be told."""
     try:
         with opened(path) as (_, head):
             kind = format_of(head)
@@ -133,7 +149,8 @@ def is_raster(path: Path) -> bool:
     if kind == NUMPY:
         return header.count not in (1, 3, 4) or header.kind != np.uint8
     # Two bands of bytes are grey with alpha; of other numbers, two measurements.
-    return header.count > 4 or header.kind.itemsize > 2 or (header.count > 1 and header.kind.itemsize > 1)
+    wide = header.kind.itemsize > (1 if header.count > 1 else 2)
+    return header.count > 4 or header.kind.kind != "u" or wide
 
 
 def input_of(path: Path, bands: Sequence[int] = (), preview: Sequence[int] = ()) -> Input:
@@ -159,10 +176,9 @@ def size_of(path: Path, source: Input) -> tuple[int, int]:
 
 def _is_picture(path: Path) -> bool:
     try:
-        picture_header(path)
+        return picture_header(path).kind not in (SIGNED, *WIDE_MODES.values())
     except DataError:
         return False
-    return True
 
 
 def _format(path: Path) -> str:
@@ -172,7 +188,7 @@ def _format(path: Path) -> str:
     if kind not in (NUMPY, "TIFF"):
         raise DataError(f"{printable(path)}: is no TIFF; rasters of chosen bands are TIFF or .npy files")
     if kind == "TIFF" and find_spec("rasterio") is None:
-        raise OptionError(f"{printable(path)}: rasters of many bands need rasterio; pip install 'fullconv[geo]'")
+        raise OptionError(f"{printable(path)}: rasters need rasterio; pip install 'fullconv[geo]'")
     return kind
 
 
@@ -208,12 +224,24 @@ def _check_size(path: Path, size: tuple[int, ...], bands: int, kind: np.dtype[An
     if kind.kind not in "uif":
         raise DataError(f"{printable(path)}: holds {kind} numbers, expected whole or real ones; convert it")
     height, width = size
-    check_pixels(printable(path), (height, width), MAX_BYTES // (bands * max(kind.itemsize, 1)))
+    check_pixels(printable(path), (height, width), MAX_BYTES // (bands * max(kind.itemsize, _kept_as(kind).itemsize)))
+
+
+def _kept_as(kind: np.dtype[Any]) -> np.dtype[Any]:
+    return kind.newbyteorder("=") if kind.newbyteorder("=") in _EXACT else np.dtype(np.float32)
+
+
+def _measured(raster: DatasetReader, bands: tuple[int, ...], top: int, end: int) -> NDArray[Any]:
+    """(h, W, C) of rows [top, end), with 0 where there is no data."""
+    values: NDArray[Any] = raster.read(bands, window=((top, end), (0, raster.width)))
+    if raster.nodata is not None:
+        values[values == raster.nodata] = 0
+    return np.moveaxis(values, 0, 2)
 
 
 def _plain(values: NDArray[Any]) -> Values:
-    if values.dtype in _EXACT:
-        return np.ascontiguousarray(values)
+    if values.dtype.newbyteorder("=") in _EXACT:
+        return values
     with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and becomes 0
         wide = values.astype(np.float32)
-    return np.ascontiguousarray(np.nan_to_num(wide, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
+    return np.nan_to_num(wide, copy=False, nan=0.0, posinf=0.0, neginf=0.0)

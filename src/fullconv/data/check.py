@@ -16,6 +16,9 @@ from fullconv.data.sample import Dataset, Sample, Values
 from fullconv.errors import DataError, printable
 from fullconv.labels import VOID, LabelSet
 
+_PART = 2**20
+"""Numbers that are made float64, to be summed, at a time."""
+
 Sums = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
@@ -185,10 +188,16 @@ class _Tally:
 
 def _sums(values: Values, log: bool) -> Sums:
     """(3, C) float64: number, sum and sum of squares of each channel's values."""
-    wide = values.reshape(-1, values.shape[2]).astype(np.float64)
-    if log:
-        wide = np.log(np.maximum(wide, 1))
-    return np.stack([np.full(wide.shape[1], len(wide), np.float64), wide.sum(0), np.square(wide).sum(0)])
+    pixels = values.reshape(-1, values.shape[2])
+    count, channels = pixels.shape
+    sums = np.zeros((3, channels))
+    step = max(1, _PART // channels)
+    for start in range(0, count, step):
+        wide = pixels[start : start + step].astype(np.float64)
+        if log:
+            wide = np.log(np.maximum(wide, 1))
+        sums += np.stack([np.full(channels, len(wide)), wide.sum(0), np.square(wide).sum(0)])
+    return sums
 
 
 def _moments(sums: Mapping[int, Sums]) -> Moments:

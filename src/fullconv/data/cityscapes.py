@@ -7,7 +7,7 @@ of the data set's own scripts.
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 from fullconv.classes import CITYSCAPES, CITYSCAPES_COLOURS
@@ -43,8 +43,8 @@ def recognise(path: Path) -> bool:
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Those of train, val and test whose images and masks are both there."""
-    return tuple(s for s in SPLITS if all((path / folder / s).is_dir() for folder in ("leftImg8bit", "gtFine")))
+    """Those of train, val and test whose images and masks are both there; test only where its masks hold labels."""
+    return tuple(split for split in _there(path) if split != "test" or not _is_void(path))
 
 
 def open_split(source: str, path: Path, split: str) -> FileDataset:
@@ -53,7 +53,23 @@ def open_split(source: str, path: Path, split: str) -> FileDataset:
     Raises:
         DataError: no such split, no images, masks that are missing, a test split whose masks are all void.
     """
-    require_split(source, split, splits(path))
+    require_split(source, split, _there(path))
+    scenes, reader = _scenes(source, path, split)
+    require_files(source, split, scenes)
+    if split == "test" and _all_void(scenes, reader):
+        raise DataError(
+            f"{printable(source)}: the masks of test are void, since its truth is not published; score on val, and "
+            "label test with fullconv predict"
+        )
+    return FileDataset(source, split, scenes, {SEMANTIC: Task(CITYSCAPES_LABELS, reader)})
+
+
+def _there(path: Path) -> tuple[str, ...]:
+    return tuple(s for s in SPLITS if all((path / folder / s).is_dir() for folder in ("leftImg8bit", "gtFine")))
+
+
+def _scenes(source: str, path: Path, split: str) -> tuple[list[Scene], MaskReader]:
+    """The files that a split should have, and how its masks are read."""
     folder = path / "leftImg8bit" / split
     images = images_by_name(source, folder, _IMAGE, lambda image: image.stem.endswith(_IMAGE))
     if not images:
@@ -62,12 +78,17 @@ def open_split(source: str, path: Path, split: str) -> FileDataset:
     first = next(iter(images.values())).name
     there = [ending for ending in _MASKS if (truth / f"{first}{ending}.png").is_file()]
     ending = there[0] if there else next(iter(_MASKS))
-    reader = _MASKS[ending]
     scenes = [Scene.of(image.name, image.path, truth / f"{image.name}{ending}.png") for image in images.values()]
-    require_files(source, split, scenes)
-    if split == "test" and all((reader.read(scene.mask) == VOID).all() for scene in islice(scenes, _LOOKED_AT)):
-        raise DataError(
-            f"{printable(source)}: the masks of test are void, since its truth is not published; score on val, and "
-            "label test with fullconv predict"
-        )
-    return FileDataset(source, split, scenes, {SEMANTIC: Task(CITYSCAPES_LABELS, reader)})
+    return scenes, _MASKS[ending]
+
+
+def _is_void(path: Path) -> bool:
+    """Whether the masks of test are void, as published; False where they cannot be read, which `open_split` tells."""
+    try:
+        return _all_void(*_scenes(str(path), path, "test"))
+    except DataError:
+        return False
+
+
+def _all_void(scenes: Sequence[Scene], reader: MaskReader) -> bool:
+    return all((reader.read(scene.mask) == VOID).all() for scene in scenes[:_LOOKED_AT])

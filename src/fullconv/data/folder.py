@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +33,9 @@ from fullconv.errors import DataError, OptionError, printable
 from fullconv.labels import VOID, Colour, LabelSet
 
 SPLITS = ("train", "val", "test")
+CLASSES = "classes.txt"
+"""The file, in a plain folder, of the classes' names."""
+
 HOLD_OUT = 10
 """One in so many samples of `train` is held out as `val` where a data set has none."""
 
@@ -55,14 +59,18 @@ def open_split(source: str, path: Path, split: str) -> FileDataset:
     """One split of a plain folder.
 
     Class names come from ``classes.txt`` (one a line) in the folder; without it the classes are numbered up to the
-    highest value in the masks of all splits, in the colours of the first palette mask.
+    highest value in the masks of all splits. Their colours are those of the first mask, if it has a palette.
 
     Raises:
         DataError: no such split, images and masks that do not pair, masks from which no classes can be told.
     """
     folders = folders_of(path)
     require_split(source, split, splits_of(folders))
-    labels = declared_labels(path) or _inferred(source, path, folders)
+    files = _masks(source, folders)
+    labels = declared_labels(path)
+    labels = (
+        replace(labels, colours=_palette(files, len(labels))) if labels else _inferred(source, path, folders, files)
+    )
     scenes = pairs_of(source, folders, split)
     task = Task(labels, MaskReader(len(labels)))
     return FileDataset(source, split, scenes, {SEMANTIC: task}, {IMAGE: input_of(scenes[0].image)})
@@ -145,7 +153,7 @@ def declared_labels(path: Path) -> LabelSet | None:
     Raises:
         DataError: a file that is no list of names.
     """
-    file = path / "classes.txt"
+    file = path / CLASSES
     if not file.is_file():
         return None
     names = [line.strip() for line in read_text(file).splitlines()]
@@ -155,13 +163,22 @@ def declared_labels(path: Path) -> LabelSet | None:
         raise DataError(f"{printable(file)}: {error}") from error
 
 
-def _inferred(source: str, path: Path, folders: Folders) -> LabelSet:
+def write_classes(path: Path, labels: LabelSet) -> None:
+    """Write the ``classes.txt`` from which `declared_labels` reads the names; the colours are those of the masks."""
+    (path / CLASSES).write_text("".join(f"{name}\n" for name in labels.names), "utf-8")
+
+
+def _masks(source: str, folders: Folders) -> list[Path]:
     files = [path for pairs in folders.values() for _, masks in pairs for path in find_images(masks)]
     if not files:
         raise DataError(
             f"{printable(source)}: no masks; expected them in "
             f"{listed(str(masks) for pairs in folders.values() for _, masks in pairs)}"
         )
+    return files
+
+
+def _inferred(source: str, path: Path, folders: Folders, files: Sequence[Path]) -> LabelSet:
     stats = [(file, file.stat()) for file in files]
     present, void = _scan(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
     count = 1 + max(present, default=0)

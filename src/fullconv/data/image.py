@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,9 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL import WebPImagePlugin as WebP
 
+from fullconv.data.orientation import orientation_of, swaps_sides, upright
 from fullconv.data.sample import Array
 from fullconv.errors import DataError, one_line, printable
 
@@ -43,21 +44,20 @@ _EXPECTED = "a JPEG, PNG, TIFF, WebP, BMP or .npy file"
 _FOREIGN = {b"GIF8": "a GIF", b"\0\0\0\x0cjP": "a JPEG 2000", b"%!PS": "PostScript", b"%PDF": "a PDF", b"<": "markup"}
 
 WIDE_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
-"""Pillow's modes of more than 16 bits a value, in words: neither images nor masks can be read from them."""
+"""Pillow's modes of more than 16 bits a value, in words; images cannot be read from them."""
 
-_UPRIGHT: dict[int, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDES_SWAPPED = (5, 6, 7, 8)
+SIGNED = "signed 16-bit integers"
+"""What Pillow widens to the first of those."""
+
+_COLOURS = {
+    "L": "grey", "LA": "grey with alpha", "La": "grey with alpha", "P": "palette", "PA": "palette with alpha",
+    "RGBX": "RGB", "RGBa": "RGBA",
+}  # fmt: skip
+# Of colour; its letter tells it from BMP's "BGR;16", which is 16 bits a pixel.
+_16_BITS = re.compile(";16[BLN]$")
 
 _MAX_PAGES_COUNTED = 1000
-_NEW_SUBFILE_TYPE = 254  # TIFF 6.0, section 8
+_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE = 254, 258  # TIFF 6.0, section 8
 
 # Pillow's remarks on damaged metadata. They go to whoever runs the program, who cannot act on them, and under
 # `-W error` they would refuse pictures that are fine.
@@ -92,7 +92,7 @@ class PictureHeader:
 
     Attributes:
         size: (H, W) of the picture that `read_image` gives: upright.
-        kind: of its pixels, such as "8-bit RGB", "16-bit grey", "8-bit palette", "8-bit CMYK".
+        kind: of its pixels, such as "8-bit RGB", "16-bit RGBA", "16-bit grey", "8-bit palette", "8-bit CMYK".
         orientation: as EXIF numbers it; 1 = upright.
     """
 
@@ -102,7 +102,7 @@ class PictureHeader:
 
 
 def picture_header(path: Path) -> PictureHeader:
-    """The header of a picture; no pixel is decoded.
+    """The header of a picture; no pixel is decoded, unless of a PNG, whose EXIF may come after them.
 
     Raises:
         DataError: as `read_image`, for what the header shows; one line.
@@ -111,16 +111,16 @@ def picture_header(path: Path) -> PictureHeader:
         if format_of(head) == NUMPY:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             _check_array(printable(path), values, MAX_PIXELS)
-            kind = "8-bit grey" if values.shape[2:] in ((), (1,)) else "8-bit RGB"
+            kind = {3: "8-bit RGB", 4: "8-bit RGBA"}.get(values.shape[-1] if values.ndim == 3 else 1, "8-bit grey")
             return PictureHeader((values.shape[0], values.shape[1]), kind, 1)
         stream.seek(0)
         picture = _plugin(printable(path), head)(stream)
-        orientation = _orientation(picture)
-        size = picture.height, picture.width
+        size, kind = (picture.height, picture.width), _kind(picture)
         check_pixels(printable(path), size, MAX_PIXELS)
+        orientation = orientation_of(picture)  # last: to find its EXIF, Pillow may decode a PNG
         # Pillow turns TIFFs by itself when it decodes them, and gives the size that they have then.
-        swapped = orientation in _SIDES_SWAPPED and not isinstance(picture, TiffImagePlugin.TiffImageFile)
-        return PictureHeader(size[::-1] if swapped else size, _kind(picture), orientation)
+        swapped = swaps_sides(orientation) and not isinstance(picture, TiffImagePlugin.TiffImageFile)
+        return PictureHeader(size[::-1] if swapped else size, kind, orientation)
 
 
 def as_image(value: str | Path | Image.Image | NDArray[Any]) -> Array:
@@ -214,8 +214,7 @@ def load_picture(path: Path, stream: IO[bytes], head: bytes, max_pixels: int = M
     """Decode the file open at `stream`, its size and pages checked first, and turn it upright.
 
     Besides DataError this raises whatever Pillow raises; call it inside `opened`. ``info["rawmode"]`` of the result
-    holds the layout of the file's values, such as ``"L;4"`` for 4-bit grey, which Pillow stretches to 0..255, and
-    ``info["turned"]`` whether EXIF said that it was not upright.
+    holds the layout of the file's values, such as ``"L;4"`` for 4-bit grey, which Pillow stretches to 0..255.
     """
     name = printable(path)
     stream.seek(0)
@@ -233,57 +232,37 @@ def load_picture(path: Path, stream: IO[bytes], head: bytes, max_pixels: int = M
     if pages > 1:
         count = f"{pages} pages" if pages < _MAX_PAGES_COUNTED else f"{pages} pages or more"
         raise DataError(f"{name}: holds {count} or frames, expected one; save each as a file of its own")
-    args = picture.tile[0].args if picture.tile else ""
-    rawmode = args[0] if isinstance(args, tuple) and args else args
-    lying = _orientation(picture) in _UPRIGHT  # before it is decoded: Pillow turns TIFFs then
+    rawmode = _rawmode(picture)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) and len(rawmode) == 1 < len(picture.getbands()):
+        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (8,))
+        if max(bits) > 8:  # Pillow would take every byte of a plane for a value, and give other pixels
+            raise DataError(f"{name}: holds {max(bits)}-bit colours in planes of their own; save it as 16-bit PNG")
     picture.load()
     result = upright(picture)
     result.info["rawmode"] = rawmode
-    result.info["turned"] = lying
     return result
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """The decoded picture, rotated and mirrored as its EXIF orientation says; the given one is not changed."""
-    method = _UPRIGHT.get(_orientation(picture))
-    return picture if method is None else picture.transpose(method)
+def _rawmode(picture: ImageFile.ImageFile) -> str:
+    """The layout of the file's values; "" where Pillow does not say."""
+    args = picture.tile[0].args if picture.tile else ""
+    return str(args[0] if isinstance(args, tuple) and args else args or "")
 
 
-def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """An array of (H, W, ...) turned upright, as `upright` turns a picture of this EXIF orientation.
-
-    >>> turned(np.array([[1, 2, 3]]), 6).tolist()
-    [[1], [2], [3]]
-    """
-    changes: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.swapaxes(0, 1),
-        6: lambda a: a[::-1].swapaxes(0, 1),
-        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-        8: lambda a: a[:, ::-1].swapaxes(0, 1),
-    }
-    return changes[orientation](values) if orientation in changes else values
-
-
-def _orientation(picture: Image.Image) -> int:
-    """As EXIF numbers it, 1 = upright; also where it cannot be told."""
-    try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # metadata may be damaged in any way, and the pixels are good
-        return 1
-    return orientation if isinstance(orientation, int) else 1
-
-
-def _kind(picture: Image.Image) -> str:
-    mode = picture.mode
+def _kind(picture: ImageFile.ImageFile) -> str:
+    mode, rawmode = picture.mode, _rawmode(picture)
+    if mode in WIDE_MODES:
+        return _wide(mode, rawmode)
+    if mode == "1":
+        return "1-bit"
     if mode.startswith("I;16"):
         return "16-bit grey"
-    if mode in WIDE_MODES:
-        return WIDE_MODES[mode]
-    names = {"1": "1-bit", "L": "8-bit grey", "LA": "8-bit grey", "P": "8-bit palette", "PA": "8-bit palette"}
-    return names.get(mode, f"8-bit {mode.upper().removesuffix('A').removesuffix('X')}")
+    colours = "LA" if rawmode.startswith("LA;") else mode  # Pillow widens 16-bit grey with alpha to RGBA
+    return f"{16 if _16_BITS.search(rawmode) else 8}-bit {_COLOURS.get(colours, colours)}"
+
+
+def _wide(mode: str, rawmode: str) -> str:
+    return SIGNED if rawmode.startswith("I;16") else WIDE_MODES[mode]
 
 
 def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
@@ -370,7 +349,8 @@ def _rgb_array(values: NDArray[Any]) -> Array:
 def _rgb(name: str, picture: Image.Image) -> Array:
     if picture.mode in WIDE_MODES:
         raise DataError(
-            f"{printable(name)}: holds {WIDE_MODES[picture.mode]}, whose range is unknown; convert it to 8 bits"
+            f"{printable(name)}: holds {_wide(picture.mode, str(picture.info.get('rawmode', '')))}, whose range is "
+            "unknown; convert it to 8 bits"
         )
     if picture.mode.startswith("I;16"):
         rawmode = picture.info.get("rawmode")

@@ -149,13 +149,11 @@ class RawMask:
         values: (H, W) whole numbers, uint8 or uint16, or (H, W, 3) uint8 RGB; turned upright.
         palette: (256, 3) uint8 RGB of a palette file, whose indices the values are; else None.
         lossy: its format may change values: a JPEG, WebP, or TIFF with JPEG compression.
-        turned: its EXIF says that it was to be turned, and it was.
     """
 
     values: NDArray[Any]
     palette: Array | None
     lossy: bool
-    turned: bool
 
 
 def read_raw(path: Path, allow_lossy: bool = False) -> RawMask:
@@ -179,7 +177,7 @@ def read_raw(path: Path, allow_lossy: bool = False) -> RawMask:
                 "save masks as PNG, or as TIFF with LZW or deflate compression"
             )
         values, palette = _values(name, picture)
-        return RawMask(values, palette, compressed or kind in _LOSSY_FORMATS, bool(picture.info.get("turned")))
+        return RawMask(values, palette, compressed or kind in _LOSSY_FORMATS)
 
 
 def _values(name: str, picture: Image.Image) -> tuple[NDArray[Any], Array | None]:

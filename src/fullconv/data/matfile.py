@@ -22,8 +22,11 @@ from fullconv.data.sample import Array
 from fullconv.errors import DataError, one_line, printable
 from fullconv.labels import VOID
 
-MAX_BYTES = 2**26
+MAX_BYTES = 2**24
 """Of a file, and of what is in it once inflated; a label map of SIFT Flow takes 0.5 MB, one of SBD 0.2 MB."""
+
+_PART = 2**18
+"""Numbers that become classes at a time: NumPy makes eight bytes of each that it looks up in a table."""
 
 _HEADER = 128
 _HDF5 = 0x0200
@@ -74,7 +77,11 @@ class MatReader:
                 f"{printable(path)}: {self.variable} holds the number {strange}, expected {self.lowest}..{highest}; "
                 "take the file from the data set itself"
             )
-        return np.array(self.classes, np.uint8)[numbers - self.lowest]
+        table, labels = np.array(self.classes, np.uint8), np.empty(numbers.size, np.uint8)
+        for start in range(0, numbers.size, _PART):
+            part = slice(start, start + _PART)
+            labels[part] = table[numbers.reshape(-1)[part] - self.lowest]
+        return labels.reshape(numbers.shape)
 
 
 def read_mat(path: Path, variable: str) -> NDArray[np.int32]:
@@ -106,11 +113,11 @@ def read_mat(path: Path, variable: str) -> NDArray[np.int32]:
             raise
         raise DataError(f"{name}: is damaged ({one_line(error)}); {_AGAIN}") from error
     with np.errstate(invalid="ignore"):
-        whole = values.astype(np.int32)
+        whole = values.astype(np.int32, order="C")
     if not (whole == values).all():
         strange = values[whole != values][0]
         raise DataError(f"{name}: {matrix.name or field} holds {strange:g}, expected whole numbers; {_AGAIN}")
-    return np.ascontiguousarray(whole)
+    return whole
 
 
 class _Matrix(NamedTuple):

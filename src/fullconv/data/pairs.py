@@ -117,10 +117,27 @@ def mismatch(source: str, lonely: Sequence[str], unused: Sequence[str], masks: s
         for names, what in ((lonely, "images without mask"), (unused, "masks without image"))
         if names
     ]
+    suffix = common_suffix(lonely, unused)
+    hint = f"; or set mask_suffix: {suffix} in a YAML file" if suffix else ""
     return DataError(
         f"{printable(source)}: {' and '.join(parts)}; masks lie in {masks} under their image's name, such as 0001.jpg "
-        "and 0001.png: add or remove files"
+        f"and 0001.png: add or remove files{hint}"
     )
+
+
+def common_suffix(images: Sequence[str], masks: Sequence[str]) -> str:
+    """What every mask's file name has after an image's, before the file's suffix; "" where they differ in more.
+
+    >>> common_suffix(["1.jpg", "2.jpg"], ["1_mask.png", "2_mask.png"])
+    '_mask'
+    """
+    stems = {Path(name).stem for name in images}
+    found = {
+        stem[len(prefix) :]
+        for stem in (Path(name).stem for name in masks)
+        for prefix in [max((s for s in stems if stem.startswith(s)), key=len, default="")]
+    }
+    return found.pop() if stems and len(found) == 1 and len(masks) > 1 else ""
 
 
 def listed(names: Iterable[str]) -> str:

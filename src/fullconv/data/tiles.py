@@ -13,8 +13,8 @@ from fullconv.data.sample import Dataset, Sample
 NAMES = "utf-8", "surrogateescape"
 """How names of files, which need not be valid Unicode, become bytes."""
 
-_KEPT = 2
-"""Whole images held at a time: those that neighbouring tiles are cut from."""
+_KEPT_BYTES = 2**28
+"""Of the whole images held, from which the next tiles may be cut; the one that was read last is held in any case."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,11 @@ class TiledDataset:
         self.source, self.split = dataset.source, dataset.split
         self.labels, self.inputs, self.absent = dataset.labels, dataset.inputs, dataset.absent
         self.names: Sequence[str] = [tile_name(dataset.names[tile.index], tile) for tile in tiles]
-        self._whole: OrderedDict[int, Sample] = OrderedDict()
+        self._kept: OrderedDict[int, Sample] = OrderedDict()
+        self._bytes = 0
         self._lock = Lock()
+        # Threads that ask for tiles of one image should not all decode it; other images they decode at once.
+        self._decoding = {tile.index: Lock() for tile in tiles}
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -66,12 +69,7 @@ class TiledDataset:
     def __getitem__(self, index: int) -> Sample:
         """The tile's part of its image and masks; raises what the data set behind raises."""
         tile = self.tiles[index]
-        with self._lock:  # threads that ask for tiles of one image should not all decode it
-            if tile.index not in self._whole:
-                self._whole[tile.index] = self.dataset[tile.index]
-                while len(self._whole) > _KEPT:
-                    self._whole.popitem(last=False)
-            whole = self._whole[tile.index]
+        whole = self._whole(tile.index)
         part = slice(tile.top, tile.bottom), slice(tile.left, tile.right)
         return Sample(  # copies: a view would keep the whole image in memory
             self.names[index],
@@ -79,9 +77,28 @@ class TiledDataset:
             {name: mask[part].copy() for name, mask in whole.masks.items()},
         )
 
+    def _whole(self, index: int) -> Sample:
+        """An image with its masks, decoded unless it is held."""
+        with self._decoding[index]:
+            with self._lock:
+                if index in self._kept:
+                    self._kept.move_to_end(index)
+                    return self._kept[index]
+            whole = self.dataset[index]
+            with self._lock:
+                self._kept[index] = whole
+                self._bytes += _bytes(whole)
+                while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+                    self._bytes -= _bytes(self._kept.popitem(last=False)[1])
+            return whole
+
     def fingerprint(self) -> str:
         """That of the data set behind, with the tiles."""
         return hashlib.sha256("\n".join([self.dataset.fingerprint(), *self.names]).encode(*NAMES)).hexdigest()
+
+
+def _bytes(sample: Sample) -> int:
+    return sum(array.nbytes for array in (*sample.inputs.values(), *sample.masks.values()))
 
 
 def tile_name(name: str, tile: Tile) -> str:

@@ -6,6 +6,7 @@ Every list is a split, ``seg11valid.txt`` too. Without ``val.txt`` a tenth of ``
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fullconv.data.mask import MaskReader
 from fullconv.data.pairs import listed, require_split
 from fullconv.data.sample import SEMANTIC
 from fullconv.data.scenes import FileDataset, Scene, Task
-from fullconv.data.text import read_text
+from fullconv.data.text import brief, read_text
 from fullconv.errors import DataError, printable
 from fullconv.labels import VOID, LabelSet, voc_colour
 
@@ -27,6 +28,9 @@ VOC_READER = MaskReader(
 """Palette masks as released, and RGB ones in the same colours, which annotation tools write."""
 
 _ORDER = ("train", "val", "trainval", "test")
+_LONGEST = 255 - len(".jpg")
+"""Bytes of an id: file systems end names at 255."""
+
 _YEAR = re.compile(r"VOC\d{4}")
 
 
@@ -83,18 +87,19 @@ def read_ids(path: Path) -> list[str]:
     """A list of image ids, one a line.
 
     Raises:
-        DataError: no such file, no text, no id, one that is no file's name, or one listed twice.
+        DataError: no such file, no text, no id, one that can be no file's name, or one listed twice.
     """
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
         raise DataError(f"{printable(path)}: names no images; expected one id a line, such as 2007_000032")
     for name in names:
-        if Path(name).name != name or name == "..":  # "../x" would read outside the data set
+        # "../x" would read outside the data set.
+        if Path(name).name != name or name == ".." or len(name.encode()) > _LONGEST:
             raise DataError(
-                f"{printable(path)}: {printable(name)!r} is no image id; expected one a line, such as 2007_000032"
+                f"{printable(path)}: {brief(name)} is no image id; expected one a line, such as 2007_000032"
             )
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
         raise DataError(f"{printable(path)}: lists {listed(twice)} more than once; remove the repetition")
     return names
 

@@ -45,6 +45,9 @@ MIXED_PATTERNS = ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Loc", "Near-full"
 MAX_DIES = 2**30
 """Of all maps of a file; each takes one byte of memory."""
 
+MAX_MAPS = 2**21
+"""Of a file; WM-811K has 811,457."""
+
 MAX_BYTES = 2**26
 """Of the shapes, labels and names of a file."""
 
@@ -52,6 +55,8 @@ _LEAST = 8
 """Dies of the shorter side, by which maps are told from pictures: those end in 1, 3 or 4 channels."""
 
 _MOST_ARRAYS = 8
+_MOST_NAMES = 256
+_MOST_MARKS = 2**23
 _CONTENTS = ("flat", "maps", "arr_0")
 _CHUNK = 2**20
 _SUFFIXES = (".npz", ".npy")
@@ -74,21 +79,27 @@ class WaferMaps(Sequence[Array]):
             if kind is None:
                 raise _unusable(path, f"holds {', '.join(map(printable, arrays)) or 'nothing'}", _EXPECTED)
             self._cells = kind
-            shape = _header(arrays[kind])[0]
+            shape, _, numbers = _header(arrays[kind])
+            if prod(shape) > MAX_DIES:
+                raise _unusable(path, f"has {prod(shape)} dies", f"expected up to {MAX_DIES}")
             if kind == "flat" and "shapes" in arrays:
-                sizes = _small(path, arrays["shapes"])
+                sizes = _small(path, arrays["shapes"], 2 * MAX_MAPS)
                 if sizes.ndim != 2 or sizes.shape[1:] != (2,) or sizes.dtype.kind not in "ui":
                     raise _unusable(path, f"holds shapes of {sizes.dtype} {sizes.shape}", "expected (N, 2) integers")
                 self.shapes = [(int(h), int(w)) for h, w in sizes]
             elif len(shape) == 3:
+                if shape[0] > MAX_MAPS:
+                    raise _unusable(path, f"has {shape[0]} maps", f"expected up to {MAX_MAPS}")
                 self.shapes = [(shape[1], shape[2])] * shape[0]
             else:
                 raise _unusable(path, f"holds {kind} of shape {shape}", _EXPECTED)
+            if _is_npy(path) and path.stat().st_size < arrays[kind].tell() + prod(shape) * numbers.itemsize:
+                raise ValueError("cut short")
             for size in set(self.shapes):
                 check_pixels(printable(path), size, MAX_DIES)
             dies = sum(map(prod, self.shapes))
-            if dies != prod(shape) or dies > MAX_DIES:
-                raise _unusable(path, f"has {prod(shape)} dies in {dies} places", f"expected as many, to {MAX_DIES}")
+            if dies != prod(shape):
+                raise _unusable(path, f"has {prod(shape)} dies in {dies} places", "expected as many")
             self.labels = _labels(path, arrays, len(self.shapes))
         self._ends = np.cumsum([prod(size) for size in self.shapes])
 
@@ -238,10 +249,12 @@ def _labels(path: Path, arrays: Mapping[str, IO[bytes]], count: int) -> list[tup
     stream = arrays.get("labels", arrays.get("arr_1"))
     if stream is None:
         return [()] * count
-    labels = _small(path, stream)
+    labels = _small(path, stream, _MOST_MARKS)
     if labels.shape == (count,):
         return [(str(label),) for label in labels.tolist()]
-    names = tuple(map(str, _small(path, arrays["names"]).tolist())) if "names" in arrays else MIXED_PATTERNS
+    names = (
+        tuple(map(str, _small(path, arrays["names"], _MOST_NAMES).tolist())) if "names" in arrays else MIXED_PATTERNS
+    )
     if labels.shape != (count, len(names)) or labels.dtype.kind not in "uib":
         raise _unusable(
             path,
@@ -256,7 +269,7 @@ def _arrays(path: Path) -> Iterator[dict[str, IO[bytes]]]:
     """The arrays of a file by name, each as the stream of its ``.npy``; damage inside becomes a DataError."""
     name = printable(path)
     try:
-        if path.suffix.lower() == ".npy":
+        if _is_npy(path):
             with path.open("rb") as stream:
                 yield {"maps": stream}
             return
@@ -272,6 +285,10 @@ def _arrays(path: Path) -> Iterator[dict[str, IO[bytes]]]:
         raise _unusable(path, f"cannot be read ({one_line(error)})", "it is damaged or no .npz or .npy file") from error
 
 
+def _is_npy(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether the array is stored by columns, and the kind of its numbers."""
     version = np.lib.format.read_magic(stream)
@@ -284,11 +301,12 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, by_columns, kind
 
 
-def _small(path: Path, stream: IO[bytes]) -> NDArray[Any]:
-    """An array that is not the maps."""
+def _small(path: Path, stream: IO[bytes], most: int) -> NDArray[Any]:
+    """An array that is not the maps, of so many numbers or names at most: each becomes a Python object."""
     shape, by_columns, kind = _header(stream)
-    if prod(shape) * kind.itemsize > MAX_BYTES:
-        raise _unusable(path, f"holds an array of {kind} {shape}", f"expected labels of up to {MAX_BYTES >> 20} MiB")
+    if prod(shape) > most or prod(shape) * kind.itemsize > MAX_BYTES:
+        found = f"holds an array of {kind} {shape}"
+        raise _unusable(path, found, f"expected labels of up to {MAX_BYTES >> 20} MiB, and up to {most} of them")
     return _numbers(stream, prod(shape), kind).reshape(shape, order="F" if by_columns else "C")
 
 

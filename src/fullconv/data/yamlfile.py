@@ -10,17 +10,15 @@ from itertools import permutations
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from fullconv.data.bands import input_of, size_of
 from fullconv.data.folder import SPLITS, Folders, held_out_of_train, hold_out, splits_of
 from fullconv.data.mask import MaskReader
 from fullconv.data.pairs import Names, listed, pair_folders, require_split
 from fullconv.data.sample import IMAGE, SEMANTIC, Dataset
 from fullconv.data.scenes import FileDataset, Task
-from fullconv.data.text import read_text
+from fullconv.data.text import brief, read_yaml
 from fullconv.data.tiles import Tile, TiledDataset, tile_name, tiles_of
-from fullconv.errors import DataError, OptionError, one_line, printable, unknown_name
+from fullconv.errors import DataError, OptionError, printable, unknown_name
 from fullconv.labels import VOID, Colour, LabelSet
 
 SUFFIXES = (".yaml", ".yml")
@@ -53,7 +51,7 @@ def open_split(source: str, path: Path, split: str) -> Dataset:
             with its last ``images`` replaced by ``masks_dir``; ``path/masks_dir/<last part of the folder's path>``;
             ``path/masks_dir``. Images and masks may lie in one folder: the JPEG files are then the images.
         image_suffix, mask_suffix: what follows a scene's name in the names of its files, such as ``_sat``, ``_mask``.
-        names: a list, or {0: name, ...}.
+        names: a list, or {0: name, ...}; default: those of ``colors``, in their order.
         label_mapping: {file value: class or 255}; several values as ``128-255``.
         colors: {class name or void: "#rrggbb", [r, g, b], or a list of those}.
         bands: numbers of the bands that are read, counted from 1; default: all, of rasters that no picture can show.
@@ -109,7 +107,7 @@ def describe(path: Path) -> Description:
     }
     if not folders:
         raise DataError(f"{name}: names no split; add train: FOLDER (and val, test), the folders of the images")
-    names = _names(name, given.get("names"))
+    names = _names(name, given)
     colors = _colors(name, given.get("colors"), names)
     try:
         own = {names.index(label): values[0] for label, values in colors.items() if label in names}
@@ -126,7 +124,7 @@ def describe(path: Path) -> Description:
         raise DataError(f"{name}: preview names bands that bands does not; expected some of {list(bands)}")
     tile = given.get("tile")
     if tile is not None and not (type(tile) is int and 16 <= tile <= 65536):
-        raise DataError(f"{name}: tile is {_brief(tile)}, expected a number of pixels, 16 or more, such as 256")
+        raise DataError(f"{name}: tile is {brief(tile)}, expected a number of pixels, 16 or more, such as 256")
     return Description(folders, labels, reader, suffixes, bands, preview, tile)
 
 
@@ -134,14 +132,14 @@ def _text(name: str, given: Mapping[Any, Any], key: str) -> str | None:
     value = given.get(key)
     if value is not None and not (isinstance(value, str) and value):
         what = "text" if key.endswith("_suffix") else "the path of a folder"
-        raise DataError(f"{name}: {key} is {_brief(value)}, expected {what}")
+        raise DataError(f"{name}: {key} is {brief(value)}, expected {what}")
     return value
 
 
 def _texts(name: str, given: Mapping[Any, Any], key: str) -> list[str]:
     values = given[key] if isinstance(given[key], list) else [given[key]]
     if not values or not all(isinstance(value, str) and value for value in values):
-        raise DataError(f"{name}: {key} is {_brief(given[key])}, expected the path of a folder, or a list of such")
+        raise DataError(f"{name}: {key} is {brief(given[key])}, expected the path of a folder, or a list of such")
     paths = [PurePath(os.path.normpath(value)) for value in values]
     if any(path == other or path in other.parents for path, other in permutations(paths, 2)):
         raise DataError(f"{name}: {key} names a folder twice, or one that lies in another; name it once")
@@ -149,28 +147,24 @@ def _texts(name: str, given: Mapping[Any, Any], key: str) -> list[str]:
 
 
 def _bands(name: str, given: Mapping[Any, Any], key: str) -> tuple[int, ...]:
-    values = given.get(key, [])
-    values = [values] if type(values) is int else values
+    values = given.get(key)
+    values = [] if values is None else [values] if type(values) is int else values
     usable = isinstance(values, list) and all(type(value) is int and 1 <= value <= 1024 for value in values)
     if not usable or len(set(values)) < len(values):
-        raise DataError(f"{name}: {key} is {_brief(values)}, expected different numbers from 1 on, such as [4, 3, 2]")
+        raise DataError(f"{name}: {key} is {brief(values)}, expected different numbers from 1 on, such as [4, 3, 2]")
     return tuple(values)
 
 
 def _load(path: Path) -> dict[Any, Any]:
-    text = read_text(path)
-    try:
-        given = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{printable(path)}: is not valid YAML ({one_line(error)}); correct it there") from error
+    given = read_yaml(path)
     if not isinstance(given, dict):
-        raise DataError(f"{printable(path)}: holds {_brief(given)}, expected the keys {', '.join(KEYS)}")
+        raise DataError(f"{printable(path)}: holds {brief(given)}, expected the keys {', '.join(KEYS)}")
     return given
 
 
 def _split_folders(name: str, root: Path, images: str, masks_dir: str) -> tuple[Path, Path]:
     folder = root / images
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise DataError(f"{name}: there is no folder {printable(folder)}; correct path or the split")
     parts = list(Path(images).parts)
     candidates = [root / masks_dir / folder.name, root / masks_dir]
@@ -178,26 +172,39 @@ def _split_folders(name: str, root: Path, images: str, masks_dir: str) -> tuple[
         last = len(parts) - 1 - parts[::-1].index("images")
         candidates.insert(0, root.joinpath(*parts[:last], masks_dir, *parts[last + 1 :]))
     for candidate in candidates:
-        if candidate.is_dir():
+        if _is_folder(candidate):
             return folder, candidate
+    looked = dict.fromkeys(map(str, candidates))
     raise DataError(
-        f"{name}: no masks for {printable(images)}; looked in {listed(map(str, candidates))}; set masks_dir"
+        f"{name}: no masks for {printable(images)}: there is no folder {listed(looked)}; set masks_dir to theirs"
     )
 
 
-def _names(name: str, given: Any) -> tuple[str, ...]:
-    values = given
-    if isinstance(given, dict):
-        if set(given) != set(range(len(given))):
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long for any folder
+        return False
+
+
+def _names(name: str, given: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The classes, in their order; without ``names`` those that have colours."""
+    values, colors = given.get("names"), given.get("colors")
+    if values is None and isinstance(colors, dict):
+        values = [key for key in colors if key != "void"]
+    if values is None:
+        raise DataError(f"{name}: has no names; add names: [CLASS, CLASS], the classes in the order of their numbers")
+    if isinstance(values, dict):
+        if set(values) != set(range(len(values))):
             raise DataError(
-                f"{name}: names has the numbers {_brief(list(given))}, expected 0..{len(given) - 1} once each"
+                f"{name}: names has the numbers {brief(list(values))}, expected 0..{len(values) - 1} once each"
             )
-        values = [given[i] for i in range(len(given))]
+        values = [values[i] for i in range(len(values))]
     if not isinstance(values, list) or not values:
-        raise DataError(f"{name}: names is {_brief(given)}, expected a list, such as [background, scratch]")
+        raise DataError(f"{name}: names is {brief(values)}, expected a list, such as [background, scratch]")
     for value in values:
         if not isinstance(value, str):  # YAML reads no, yes, on, off as booleans
-            raise DataError(f"{name}: the class name {_brief(value)} is not text; put it in quotes")
+            raise DataError(f"{name}: the class name {brief(value)} is not text; put it in quotes")
     return tuple(values)
 
 
@@ -205,7 +212,7 @@ def _label_mapping(name: str, given: Any) -> dict[int, int] | None:
     if given is None:
         return None
     if not isinstance(given, dict) or not all(type(v) is int for v in given.values()):
-        raise DataError(f"{name}: label_mapping is {_brief(given)}, expected whole numbers, such as {{0: 0, 255: 1}}")
+        raise DataError(f"{name}: label_mapping is {brief(given)}, expected whole numbers, such as {{0: 0, 255: 1}}")
     mapping: dict[int, int] = {}
     for key, target in given.items():
         for value in _file_values(name, key):
@@ -221,7 +228,7 @@ def _file_values(name: str, key: Any) -> range:
     first, last = (int(match[1]), int(match[2])) if match else (key, key)
     if type(first) is not int or not 0 <= first <= last <= 65535:
         raise DataError(
-            f"{name}: label_mapping has the key {_brief(key)}, expected a value such as 7 or a range 128-255"
+            f"{name}: label_mapping has the key {brief(key)}, expected a value such as 7 or a range 128-255"
         )
     return range(first, last + 1)
 
@@ -230,7 +237,7 @@ def _colors(name: str, given: Any, names: Sequence[str]) -> dict[str, list[Colou
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise DataError(f"{name}: colors is {_brief(given)}, expected {{class name: [r, g, b] or '#rrggbb', ...}}")
+        raise DataError(f"{name}: colors is {brief(given)}, expected {{class name: [r, g, b] or '#rrggbb', ...}}")
     found: dict[str, list[Colour]] = {}
     owner: dict[Colour, str] = {}
     for key, value in given.items():
@@ -252,9 +259,4 @@ def _colour(name: str, key: str, given: Any) -> Colour:
     values = list(bytes.fromhex(match[1])) if match else given
     if isinstance(values, list) and len(values) == 3 and all(type(v) is int and 0 <= v <= 255 for v in values):
         return values[0], values[1], values[2]
-    raise DataError(f"{name}: the colour of {key!r} is {_brief(given)}, expected [r, g, b] of 0..255 or '#rrggbb'")
-
-
-def _brief(value: object) -> str:
-    text = printable(repr(value))
-    return text if len(text) <= 60 else text[:57] + "..."
+    raise DataError(f"{name}: the colour of {key!r} is {brief(given)}, expected [r, g, b] of 0..255 or '#rrggbb'")

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from fullconv.errors import DataError, OptionError
 from fullconv.metrics.confusion import Counts
@@ -198,16 +197,20 @@ def borders(labels: Map, known: Mask | None = None) -> Mask:
 
 def distance_to(pixels: Mask) -> NDArray[np.float64]:
     """(H, W): the Euclidean distance of every pixel's centre to the nearest of some; infinite if there are none."""
+    from scipy.ndimage import distance_transform_edt
+
     if not pixels.any():
         return np.full(pixels.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(~pixels), np.float64)
+    return np.asarray(distance_transform_edt(~pixels), np.float64)
 
 
 def filled(labels: Map, known: Mask) -> Map:
     """(H, W) uint8: pixels that are not known take the label of the nearest known one; all of them, if none is."""
+    from scipy.ndimage import distance_transform_edt
+
     if known.all() or not known.any():
         return labels
-    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
     result: Map = labels[tuple(nearest)]
     return result
 

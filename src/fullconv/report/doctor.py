@@ -49,8 +49,8 @@ def write_doctor_page(path: str | Path, found: Diagnosis, command: str = "") -> 
             "splits": ", ".join(f"{split} {len(scenes):,}" for split, scenes in listing.scenes.items())
             + (" (val is held out of train)" if listing.held_out else ""),
             "sizes": ", ".join(f"{h} x {w} ({n})" for (h, w), n in sizes.most_common(3)) + (", ..." * (len(sizes) > 3)),
-            "sides": _range([side for size in sizes for side in size], "pixels"),
-            "aspect": _range([w / h for h, w in sizes], "(width over height)"),
+            "sides": f"{span(found.sides())} pixels",
+            "width over height": span(found.aspects()),
             "images": found.usual_kind if found.looked else "none",
         },
         findings=found.findings,
@@ -63,7 +63,7 @@ def write_doctor_page(path: str | Path, found: Diagnosis, command: str = "") -> 
 
 def class_rows(found: Diagnosis, task: str) -> list[dict[str, Any]]:
     """A row a class: name, colour, (share in percent, images) of each split, weight; as texts."""
-    labels, counts, weights = found.codings[task].labels, found.counts(task), found.weights(task)
+    labels, counts, weights = found.labels(task), found.counts(task), found.weights(task)
     rows = []
     for number, (name, colour) in enumerate(zip(labels.names, labels.colours, strict=True)):
         shares = []
@@ -81,11 +81,12 @@ def _task(found: Diagnosis, task: str) -> dict[str, Any]:
     return {"name": task, "splits": list(found.counts(task)), "rows": class_rows(found, task)}
 
 
-def _range(values: list[Any], unit: str) -> str:
-    if not values:
+def span(ends: tuple[float, float] | None) -> str:
+    """Two ends as text: "3 to 4", "3" where they are equal, a dash where there are none."""
+    if ends is None:
         return "\N{EN DASH}"
-    low, high = min(values), max(values)
-    return f"{low:.4g} {unit}" if low == high else f"{low:.4g} to {high:.4g} {unit}"
+    low, high = (f"{end:.4g}" for end in ends)
+    return low if low == high else f"{low} to {high}"
 
 
 def _scenes(found: Diagnosis) -> list[tuple[str, Picture]]:
@@ -103,7 +104,8 @@ def _scenes(found: Diagnosis) -> list[tuple[str, Picture]]:
 
 def _drawn(found: Diagnosis, each: Looked) -> Picture:
     name, task = next(iter(each.images)), next(iter(each.masks))
-    source, given, coding = found.listing.inputs[name], found.listing.tasks[task], found.codings[task]
+    source, given = found.listing.inputs[name], found.listing.tasks[each.split][task]
+    coding = found.codings[task][each.split]
     path = each.scene.masks[task]
     if isinstance(given.reader, MaskReader):
         mask = mended(read_raw(path, allow_lossy=True), coding, each.split)

@@ -217,10 +217,18 @@ def choose_net(
 def _normalised(
     inputs: Mapping[str, InputOptions], kinds: Mapping[str, InputKind], moments: Mapping[str, Moments]
 ) -> dict[str, InputOptions]:
-    """The inputs with what the data says of them."""
+    """The inputs with what the data says of them; DataError where that is nothing a net can be normalised by."""
     found = dict(inputs)
     for name, each in moments.items():
         kind = kinds[name]
+        for channel, (mean, std) in enumerate(zip(each.mean, each.std, strict=True)):
+            if not (abs(mean) <= 1e6 and 1e-6 <= std <= 1e6):
+                band = f"band {kind.bands[channel]}" if kind.bands else f"channel {channel + 1}"
+                raise DataError(
+                    f"{band} of the input {printable(name)!r} has mean {mean:g} and deviation {std:g}, expected up to "
+                    "1e6 and a deviation of at least 1e-6; mark what was not measured as the TIFF's nodata value, or "
+                    "scale the band"
+                )
         found[name] = InputOptions(each.mean, each.std, log=kind.log, bands=kind.bands, preview=kind.preview)
     return found
 

@@ -93,11 +93,14 @@ def test_accents_in_two_forms(tmp_path: Path) -> None:
 
 
 def test_where_images_lie(tmp_path: Path) -> None:
-    tree(tmp_path, "annotations/a.png", "val/b.png", "elsewhere/c.png")
-    assert Images(tmp_path / "annotations").root == tmp_path
+    tree(tmp_path, "val/b.png", "elsewhere/c.png")
+    (tmp_path / "annotations").mkdir()
+    assert Images(tmp_path / "annotations").root == tmp_path  # COCO's; it holds no image itself
     assert Images(tmp_path / "annotations" / "x.json").root == tmp_path
     assert Images(tmp_path / "val" / "x.json").root == tmp_path / "val"
     assert Images(tmp_path / "val", tmp_path / "elsewhere").find("b.png", "w") is None
+    tree(tmp_path, "annotations/a.png")
+    assert Images(tmp_path / "annotations").root == tmp_path / "annotations"
     with pytest.raises(OptionError, match=r"no: no such folder; name the folder that holds the images$"):
         Images(tmp_path, tmp_path / "no")
 

@@ -67,6 +67,97 @@ def test_splits_of_the_yaml(tmp_path: Path) -> None:
         assert mask(tmp_path / "out" / split / "masks/0.png")[0] == [1] * 6
 
 
+def several(root: Path, yaml: str, *names: str) -> Path:
+    """Images of one class, whose labels lie beside them, and a data.yaml."""
+    for name in names:
+        image(root / name)
+        (root / name).with_suffix(".txt").write_text(TOP)
+    (root / "data.yaml").write_text(f"{yaml}\nnames: [crack]\n")
+    return root
+
+
+def masks(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png") if path.parent.name == "masks")
+
+
+def test_lists_of_images(tmp_path: Path) -> None:
+    """Lists as tools write them: of names from the list on, from the root of another machine, and with Windows' \\."""
+    root = several(
+        tmp_path / "in", "path: ../datasets/x\ntrain: lists/train.txt\nval: [val.txt, more.txt]",
+        "images/0.png", "images/1.png", "images/2.png", "images/3.png",
+    )  # fmt: skip
+    (root / "lists").mkdir()
+    (root / "lists/train.txt").write_text("../images/0.png\n\n/data/x/images/1.png\n../images/gone.png\n")
+    (root / "val.txt").write_text("./images/2.png\n./images/2.png\n")
+    (root / "more.txt").write_text("C:\\x\\images\\3.png\n")
+    done = import_annotations(root, tmp_path / "out")
+    assert masks(tmp_path / "out") == [
+        "train/masks/0.png", "train/masks/1.png", "val/masks/2.png", "val/masks/3.png",
+    ]  # fmt: skip
+    assert f"{root / 'data.yaml'}: train: 1 images have no file: ../images/gone.png" in done.notes
+
+
+def test_lists_of_folders(tmp_path: Path) -> None:
+    root = several(
+        tmp_path / "in",
+        "path: set\ntrain: [a, 'b\\c']\nval: ['/x/set/d']",
+        "set/a/0.png",
+        "set/b/c/1.png",
+        "set/d/2.png",
+    )
+    import_annotations(root, tmp_path / "out")
+    assert masks(tmp_path / "out") == ["train/masks/0.png", "train/masks/1.png", "val/masks/2.png"]
+
+
+def test_the_closer_folder_says_the_split(tmp_path: Path) -> None:
+    """`.` and `images` hold the images of val too; a list names images more closely than any folder."""
+    root = several(
+        tmp_path / "in", "train: .\nval: images/b\ntest: test.txt", "0.png", "images/b/1.png", "images/b/2.png"
+    )
+    (root / "test.txt").write_text("images/b/2.png")
+    done = import_annotations(root, tmp_path / "out")
+    assert masks(tmp_path / "out") == ["test/masks/2.png", "train/masks/0.png", "val/masks/1.png"]
+    assert "2 images are in several splits, and taken in one: 1.png, 2.png" in done.notes
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("train: nowhere", "train is 'nowhere', expected a folder or a .txt list of images below "),
+        ("train: images\nval: images/nowhere", "val is 'images/nowhere', expected a folder or a .txt list"),
+        ("train: [images, nowhere]", "train[1] is 'nowhere', expected a folder or a .txt list"),
+        ("train: nowhere.txt", "train is 'nowhere.txt', expected a folder or a .txt list"),
+        ("train: foreign.txt", "train is 'foreign.txt', expected a folder or a .txt list"),
+        (f"train: {'x' * 300}", "xxx..., expected a folder or a .txt list"),
+        (f"train: {'x' * 300}.txt", "xxx..., expected a folder or a .txt list"),
+        ("train: 7", "train is 7, expected text"),
+        ("train: {a: b}", "train is {'a': 'b'}, expected text"),
+        ("train: [7]", "train[0] is 7, expected text"),
+        ("train: images\npath: 7", "path is 7, expected text"),
+        ("train: binary.txt", "binary.txt: is not UTF-8 text"),
+    ],
+)
+def test_splits_that_lead_nowhere(tmp_path: Path, yaml: str, message: str) -> None:
+    root = several(tmp_path / "in", yaml, "images/0.png")
+    (root / "foreign.txt").write_text("images/1.png\n../../etc/passwd\n")
+    (root / "binary.txt").write_bytes(b"\xff")
+    found = refusal(import_annotations, root, tmp_path / "out")
+    assert message in found
+    assert found.startswith(str(root))
+
+
+def test_a_test_split_may_be_kept_back(tmp_path: Path) -> None:
+    root = several(tmp_path / "in", "train: ../train/images\ntest: ../test/images", "train/images/0.png")
+    import_annotations(root, tmp_path / "out")
+    assert masks(tmp_path / "out") == ["train/masks/0.png"]
+
+
+def test_no_list_is_read_outside_of_the_export(tmp_path: Path) -> None:
+    root = several(tmp_path / "in", "train: ../secret.txt", "images/0.png")
+    (tmp_path / "secret.txt").write_text("images/0.png")
+    assert "train is '../secret.txt', expected" in refusal(import_annotations, root, tmp_path / "out")
+
+
 def test_darknet(tmp_path: Path) -> None:
     image(tmp_path / "in/obj_train_data/0.png")
     image(tmp_path / "in/obj_train_data/1.png")
@@ -108,6 +199,8 @@ def test_lines_that_are_refused(tmp_path: Path, line: str, message: str) -> None
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
+        ("names: &a [*a]", "data.yaml: line 1 has the alias *a, which is not read; write the value itself"),
+        ("names: [!!bool x]", "data.yaml: is not valid YAML (KeyError: 'x'); correct it there"),
         ("names: [", "data.yaml: is not valid YAML ("),
         ("names: 3", "data.yaml: names is 3, expected a list"),
         ("names: [1]", "data.yaml: names[0] is 1, expected text"),

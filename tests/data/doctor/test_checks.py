@@ -22,7 +22,7 @@ from fullconv.data.doctor.checks import ALMOST_EMPTY
 from fullconv.data.doctor.findings import LEAKS, SEVERITIES, SILENT, by_severity
 from fullconv.data.sample import SEMANTIC
 from fullconv.labels import VOID, LabelSet
-from makers import make_folder, save
+from makers import make_folder, make_voc, save
 
 Array = NDArray[np.uint8]
 COUNTS = {"train": 5, "val": 3}
@@ -55,6 +55,13 @@ def proposed(finding: Finding, key: str) -> str:
     match = re.search(rf"{key}: {{.*?}}(?=;| and | or |$)", finding.remedy)
     assert match is not None, finding.remedy
     return match[0]
+
+
+def colours_line(finding: Finding) -> str:
+    """The colours that a remedy proposes for a YAML file."""
+    match = re.fullmatch(r"in its YAML file: (.*) \(each class with its right name\); or fullconv .*", finding.remedy)
+    assert match is not None, finding.remedy
+    return match[1]
 
 
 def reopened(path: Path, text: str) -> list[Array]:
@@ -139,7 +146,7 @@ def test_colours_are_mended_by_the_proposed_yaml(tmp_path: Path, names: str) -> 
     table[VOID] = LabelSet.numbered(4).palette()[VOID]
     path = make_data(tmp_path, lambda m, *_: table[m], names)
     finding = only(examine(path), "colours")
-    line = finding.remedy.split("right name: ", 1)[1].split("; or fullconv")[0]
+    line = colours_line(finding)
     # Void is a line of one pixel here: it is no area, so that it has to be declared where it is not known.
     same(reopened(path, line[:-1] + ", void: [224, 224, 192]}" if "void" not in line else line))
 
@@ -147,7 +154,7 @@ def test_colours_are_mended_by_the_proposed_yaml(tmp_path: Path, names: str) -> 
 def test_a_class_without_a_pixel_has_a_colour_proposed_too(tmp_path: Path) -> None:
     table = LabelSet.numbered(4).palette()
     path = make_data(tmp_path, lambda m, *_: table[np.where(m == 3, 0, m)])
-    line = only(examine(path), "colours").remedy.split("right name: ", 1)[1].split("; or fullconv")[0]
+    line = colours_line(only(examine(path), "colours"))
     given = yaml.safe_load(line)["colors"]
     assert given == dict(
         zip((*("ground", "water", "road", "house"), "void"), table[[0, 1, 2, 3, VOID]].tolist(), strict=True)
@@ -165,7 +172,7 @@ def test_several_colours_of_void_are_one_key(tmp_path: Path) -> None:
         return rgb
 
     path = make_data(tmp_path, two_voids)
-    line = only(examine(path), "colours").remedy.split("right name: ", 1)[1].split("; or fullconv")[0]
+    line = colours_line(only(examine(path), "colours"))
     assert sorted(yaml.safe_load(line)["colors"]["void"]) == [[9, 200, 100], [224, 224, 192]]
     for index, mask in enumerate(reopened(path, line)):
         assert (mask[[0, 3, -1, -4]] == VOID).all()
@@ -188,9 +195,75 @@ def test_an_area_of_a_colour_of_no_class_is_void_and_no_edge(tmp_path: Path) -> 
     finding = only(examine(path), "value of no class")
     assert finding.names == ("train/1", "val/1")
     assert finding.details[0] == "train/1: has areas of [0, 255, 0], of no class"
-    assert "make what has none void, in a YAML file: void: [[0, 255, 0]] in its colors; or" in finding.remedy
+    assert "make what has none void, in its YAML file: void: [[0, 255, 0]] in its colors; or" in finding.remedy
     path.write_text(path.read_text().replace("void: [0, 0, 0]", "void: [[0, 0, 0], [0, 255, 0]]"))
     assert examine(path).errors == []
+
+
+FOLDER_CASES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array], str]] = {
+    "0 and 255": (lambda m: np.where(m == 1, 255, 0).astype(np.uint8), lambda m: (m == 1).astype(np.uint8), ""),
+    "classes from 1": (
+        lambda m: np.where(m == VOID, VOID, m + 1).astype(np.uint8), lambda m: m, "ground\nno\n🌊: sea\nit's\n"
+    ),
+    "value of no class": (
+        lambda m: np.where(m == 3, 9, m).astype(np.uint8),
+        lambda m: np.where(m == 3, VOID, m).astype(np.uint8),
+        "a\nb\nc\n",
+    ),
+    "colours": (
+        lambda m: LabelSet.numbered(4).palette()[np.where(m == VOID, 0, m)],
+        lambda m: np.where(m == VOID, 0, m).astype(np.uint8),
+        "a\nb\nc\nd\n",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}"])
+@pytest.mark.parametrize("kind", FOLDER_CASES)
+def test_a_plain_folder_is_mended_by_the_proposed_line_alone(tmp_path: Path, kind: str, layout: str) -> None:
+    broken, expected, names = FOLDER_CASES[kind]
+    root = tmp_path / "it's {a}: #1 🌊"
+    seed = 0
+    for split, count in COUNTS.items():
+        for number in range(count):
+            image, mask = scene(seed)
+            save(root / layout.format(split=split, kind="images") / f"{number}.png", image)
+            save(root / layout.format(split=split, kind="masks") / f"{number}.png", broken(mask))
+            seed += 1
+    if names:
+        (root / "classes.txt").write_text(names, "utf-8")
+    finding = only(examine(root), kind)
+    match = re.search(r"in a YAML file of this one line: ({.*})(?=; or| \(each)", finding.remedy)
+    assert match is not None, finding.remedy
+    (tmp_path / "elsewhere").mkdir()
+    path = tmp_path / "elsewhere" / "data.yaml"
+    path.write_text(match[1], "utf-8")
+    assert examine(path).errors == []
+    datasets = [open_dataset(path, split) for split in COUNTS]
+    same([dataset[i].masks[SEMANTIC] for dataset in datasets for i in range(len(dataset))], expected)
+    assert datasets[0].labels[SEMANTIC].names == tuple(names.split("\n")[:-1] or ["background", "foreground"])
+
+
+def test_soft_edges_in_a_plain_folder_are_mended_by_the_proposed_line(tmp_path: Path) -> None:
+    for number in range(4):
+        image, mask = scene(number)
+        large = Image.fromarray(np.where(mask == 1, 255, 0).astype(np.uint8)).resize((150, 110))
+        save(tmp_path / f"data/images/{number}.png", image)
+        save(tmp_path / f"data/masks/{number}.png", np.asarray(large.resize(mask.shape[::-1])))
+    finding = only(examine(tmp_path / "data"), "soft edges")
+    line = finding.remedy.split("this one line: ")[1].split("; edges take")[0]
+    (tmp_path / "data.yaml").write_text(line, "utf-8")
+    assert examine(tmp_path / "data.yaml").errors == []
+
+
+def test_no_yaml_is_proposed_for_a_published_layout(tmp_path: Path) -> None:
+    path = make_voc(tmp_path)
+    mask = next(tmp_path.rglob("2007_000000.png"))
+    values = np.asarray(Image.open(mask)).copy()
+    values[4:8, 4:8] = 77
+    save(mask, values, LabelSet.numbered(21))
+    finding = only(examine(path), "value of no class")
+    assert finding.remedy == f"name the class; or make what has none void: {fix_command(str(path))}"
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +277,7 @@ def test_texts_are_whole(broken: Diagnosis) -> None:
     assert len(broken.findings) > 20
     for finding in broken.findings:
         remedy = finding.remedy.replace(fix_command(broken.listing.source), "")
+        remedy = re.sub(r"one line: {path: .*}(?=;| \()", "", remedy)
         for text in (finding.title, finding.consequence, re.sub(r"(label_mapping|colors): {[^{}]*}", "", remedy)):
             assert "{" not in text
             assert "}" not in text
@@ -217,6 +291,7 @@ def test_the_json_is_complete_and_valid(broken: Diagnosis) -> None:
     assert written["splits"] == {split: len(scenes) for split, scenes in broken.listing.scenes.items()}
     assert written["layout"] == "plain folder"
     assert [(f["kind"], f["count"]) for f in written["findings"]] == [(f.kind, f.count) for f in broken.findings]
+    assert (written["sides"], written["aspects"]) == ([72, 96], [96 / 72, 96 / 72])
     keys = {"kind", "severity", "count", "names", "title", "details", "consequence", "remedy"}
     assert all(set(f) == keys for f in written["findings"])
     assert all(len(f["names"]) <= 10 and len(f["details"]) <= 10 for f in written["findings"])
@@ -320,6 +395,17 @@ def test_a_split_of_images_of_one_colour_is_named(tmp_path: Path) -> None:
     for number, path in enumerate(sorted((tmp_path / "val/images").glob("*.png"))):
         save(path, np.full((12, 16, 3), (number, 70, 20), np.uint8))
     assert [(f.kind, f.names) for f in examine(tmp_path).findings] == [("constant image", ("val/0004", "val/0005"))]
+
+
+def test_sides_and_aspects_are_the_least_and_the_greatest(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    save(tmp_path / "train/images/0000.png", np.zeros((10, 40, 3), np.uint8))
+    found = examine(tmp_path)
+    assert (found.sides(), found.aspects()) == ((10, 40), (16 / 12, 4.0))
+    for path in tmp_path.rglob("images/*.png"):
+        path.write_bytes(b"")
+    nothing = examine(tmp_path).to_json()
+    assert (nothing["sides"], nothing["aspects"]) == (None, None)
 
 
 def test_the_weights_are_those_of_a_plain_computation(tmp_path: Path) -> None:

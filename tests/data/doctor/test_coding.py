@@ -26,7 +26,7 @@ PLAIN = MaskReader(VOID)
 
 
 def raw(values: NDArray[np.generic], palette: Array | None = None, lossy: bool = False) -> RawMask:
-    return RawMask(np.asarray(values), palette, lossy, turned=False)
+    return RawMask(np.asarray(values), palette, lossy)
 
 
 def areas(seed: int, classes: int, void: bool = True, size: tuple[int, int] = (24, 32)) -> Array:

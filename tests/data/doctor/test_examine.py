@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fullconv.data.doctor.examine as _  # noqa: F401 -- the package's name `examine` is the function
 from broken_data import make_broken
@@ -143,6 +144,43 @@ before, peaks = memory(), []
 found = examine(sys.argv[2], threads=2, progress=lambda done, total: done % 50 or peaks.append(memory()))
 print(len(found.looked), max([*peaks, memory()]) - before)
 """
+
+
+MEASURE_LARGE = """
+import sys, threading, time
+import psutil
+from fullconv.data.doctor import examine
+memory = lambda: psutil.Process().memory_info().rss
+examine(sys.argv[1], threads=2)
+before, peak, done = memory(), [0], threading.Event()
+def watch():
+    while not done.wait(0.005):
+        peak[0] = max(peak[0], memory())
+watching = threading.Thread(target=watch)
+watching.start()
+found = examine(sys.argv[2], fast=True, threads=8)
+done.set()
+watching.join()
+print(len(found.looked), peak[0] - before)
+"""
+
+
+def test_memory_for_large_masks_does_not_grow_with_the_threads(tmp_path: Path) -> None:
+    make_folder(tmp_path / "small")
+    for kind in ("images", "masks"):
+        (tmp_path / "large/train" / kind).mkdir(parents=True)
+    cells = np.random.default_rng(0).integers(0, 2, (30, 40, 1), dtype=np.uint8) * np.array((128, 64, 32), np.uint8)
+    picture = Image.fromarray(cells).resize((4000, 3000), Image.Resampling.NEAREST)
+    picture.save(tmp_path / "mask.png", compress_level=1)
+    content = (tmp_path / "mask.png").read_bytes()
+    for number in range(24):
+        for kind in ("images", "masks"):
+            (tmp_path / f"large/train/{kind}/{number}.png").write_bytes(content)
+    words = [sys.executable, "-c", MEASURE_LARGE, str(tmp_path / "small"), str(tmp_path / "large")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+    scenes, grown = map(int, done.stdout.split())
+    assert scenes == 24
+    assert grown < 640 * 2**20, "8 threads of 12 million pixels that each need 10 bytes a pixel have 960 MB"
 
 
 def test_memory_for_thousands_of_images_stays_small(tmp_path: Path) -> None:

@@ -42,12 +42,19 @@ def plain(values: np.ndarray) -> tuple[Counter[int], Counter[int]]:
     st.integers(1, 12),
     st.integers(1, 5),
     st.sampled_from([("uint8", 2), ("uint16", 2), ("uint8", 3)]),
+    st.integers(1, 150),
 )
-def test_counts_are_those_of_a_loop(seed: int, height: int, width: int, most: int, kind: tuple[str, int]) -> None:
+def test_counts_are_those_of_a_loop(
+    seed: int, height: int, width: int, most: int, kind: tuple[str, int], block: int
+) -> None:
     rng = np.random.default_rng(seed)
     dtype, axes = kind
     values = rng.integers(0, most, (height, width, 3)[:axes]).astype(dtype)
-    facts = counted(RawMask(values, None, lossy=False, turned=False))
+    whole = counted(RawMask(values, None, lossy=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fullconv.data.doctor.facts._BLOCK", block)
+        facts = counted(RawMask(values, None, lossy=False))
+    assert facts.digest == whole.digest
     counts, flat = plain(values)
     assert dict(zip(facts.values.tolist(), facts.counts.tolist(), strict=True)) == counts
     assert facts.values.tolist() == sorted(counts)
@@ -62,16 +69,28 @@ def test_of_many_colours_the_most_frequent_are_kept() -> None:
     values = rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)
     values[:30, :30] = (9, 8, 7)
     values[30:32, :8] = (0, 0, 1)
-    facts = counted(RawMask(values, None, lossy=False, turned=False))
+    facts = counted(RawMask(values, None, lossy=False))
     assert len(facts.values) == KEPT_VALUES
     kept = dict(zip(facts.values.tolist(), facts.counts.tolist(), strict=True))
     assert (kept[0x090807], kept[0x000001], facts.pixels) == (900, 16, 3600)
     assert facts.flat[facts.values.tolist().index(0x090807)] == 29 * 29
 
 
+def test_noise_is_counted_exactly_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8)
+    values[:, :, 0] &= 3  # 2 ** 18 colours: some occur more than once, in different blocks
+    monkeypatch.setattr("fullconv.data.doctor.facts._BLOCK", 3000)
+    facts = counted(RawMask(values, None, lossy=False))
+    wide = values.astype(np.int64)
+    colours, counts = np.unique(wide[..., 0] * 65536 + wide[..., 1] * 256 + wide[..., 2], return_counts=True)
+    of = dict(zip(colours.tolist(), counts.tolist(), strict=True))
+    assert facts.counts.tolist() == [of[colour] for colour in facts.values.tolist()]
+    assert sorted(facts.counts.tolist()) == sorted(of.values())[-KEPT_VALUES:]
+
+
 def test_the_sums_of_several_masks() -> None:
     masks = [np.array([[0, 0, 1], [0, 0, 1]], np.uint8), np.array([[1, 1, 2], [1, 1, 2]], np.uint8)]
-    counts, flat = summed([counted(RawMask(mask, None, lossy=False, turned=False)) for mask in masks])
+    counts, flat = summed([counted(RawMask(mask, None, lossy=False)) for mask in masks])
     assert (counts, flat) == ({0: 4, 1: 6, 2: 2}, {0: 1, 1: 1, 2: 0})
 
 
@@ -83,7 +102,7 @@ def test_a_palette_mask_has_the_colours_of_its_values(tmp_path: Path) -> None:
     assert not facts.coloured
 
 
-def test_lossy_and_turned_masks_say_so(tmp_path: Path) -> None:
+def test_lossy_masks_say_so_and_turned_ones_are_upright(tmp_path: Path) -> None:
     mask = np.zeros((4, 6), np.uint8)
     assert not mask_facts(save(tmp_path / "a.png", mask), TASK).lossy
     assert mask_facts(save(tmp_path / "a.jpg", mask), TASK).lossy
@@ -91,7 +110,6 @@ def test_lossy_and_turned_masks_say_so(tmp_path: Path) -> None:
     exif[274] = 6
     Image.fromarray(mask).save(tmp_path / "b.png", exif=exif)
     facts = mask_facts(tmp_path / "b.png", TASK)
-    assert facts.turned
     assert facts.size == (6, 4)
 
 
@@ -104,7 +122,7 @@ def test_masks_differ_by_their_digest_and_not_by_their_counts(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [("RGB", "8-bit RGB"), ("L", "8-bit grey"), ("P", "8-bit palette"), ("RGBA", "8-bit RGB"), ("CMYK", "8-bit CMYK"),
+    [("RGB", "8-bit RGB"), ("L", "8-bit grey"), ("P", "8-bit palette"), ("RGBA", "8-bit RGBA"), ("CMYK", "8-bit CMYK"),
      ("1", "1-bit"), ("I;16", "16-bit grey")],
 )  # fmt: skip
 def test_every_kind_of_image(tmp_path: Path, mode: str, kind: str) -> None:

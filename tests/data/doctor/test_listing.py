@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fullconv.data import available_splits, open_dataset
-from fullconv.data.doctor import examine
-from fullconv.data.doctor.listing import kind_of, list_files
+from fullconv.data.doctor import examine, repair
+from fullconv.data.doctor.listing import list_files
 from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.data.scenes import FileDataset
 from fullconv.errors import DataError
 from fullconv.labels import VOID, LabelSet
 from makers import (
+    CITYSCAPES_LABELS,
     make_ade20k,
     make_camvid,
     make_cityscapes,
@@ -61,9 +63,8 @@ def test_every_layout_is_listed_as_it_is_opened(tmp_path: Path, layout: str) -> 
         assert [s.mask for s in scenes] == [s.mask for s in dataset.scenes]
         assert dict(found.inputs) == dataset.sources
         if layout != "plain folder":
-            assert {t: task.labels for t, task in found.tasks.items()} == dict(dataset.labels)
+            assert dict(found.tasks[split]) == dataset.tasks
     assert found.count == sum(map(len, found.scenes.values())) > 0
-    assert not kind_of(found).measured
     assert (found.lonely_images, found.lonely_masks, found.doubles, found.ignored) == ([], [], [], [])
 
 
@@ -73,7 +74,7 @@ def test_every_layout_is_examined(tmp_path: Path, layout: str) -> None:
     found = examine(path)
     assert [f.kind for f in found.errors] == []
     assert len(found.looked) == found.listing.count
-    for task in found.listing.tasks:
+    for task in found.codings:
         for split in found.listing.scenes:
             dataset = open_dataset(path, split)
             for row, index in zip(found.counts(task)[split], range(len(dataset)), strict=True):
@@ -155,6 +156,37 @@ def test_what_is_lonely_twice_or_not_read(tmp_path: Path) -> None:
     assert [p.name for p in found.ignored] == ["a.gif", "b.HEIC"]
 
 
+def test_each_split_is_read_by_its_own_reader(tmp_path: Path) -> None:
+    root = make_cityscapes(tmp_path / "data", {"train": 3, "val": 2})
+    for path in (root / "gtFine/val").rglob("*_labelIds.png"):
+        with Image.open(path) as picture:
+            labels = np.asarray(picture)
+        classes = np.array([CITYSCAPES_LABELS[value] for value in labels.ravel().tolist()], np.uint8)
+        save(path.with_name(path.name.replace("labelIds", "labelTrainIds")), classes.reshape(labels.shape))
+        path.unlink()
+    found = examine(root)
+    assert [f.kind for f in found.errors] == []
+    train, val = (found.codings[SEMANTIC][split] for split in ("train", "val"))
+    assert train.reader != val.reader
+    for split in ("train", "val"):
+        dataset = open_dataset(root, split)
+        for row, index in zip(found.counts(SEMANTIC)[split], range(len(dataset)), strict=True):
+            np.testing.assert_array_equal(row, np.bincount(dataset[index].masks[SEMANTIC].ravel(), minlength=256))
+    result = repair(found, tmp_path / "fixed")
+    for split in ("train", "val"):
+        before, after = open_dataset(root, split), open_dataset(result.path, split)
+        for index in range(len(before)):
+            np.testing.assert_array_equal(after[index].masks[SEMANTIC], before[index].masks[SEMANTIC])
+
+
+def test_the_test_split_of_cityscapes_without_truth_is_no_fault(tmp_path: Path) -> None:
+    make_cityscapes(tmp_path)
+    for path in (tmp_path / "gtFine/test").rglob("*_labelIds.png"):
+        save(path, np.zeros((12, 16), np.uint8))
+    found = examine(tmp_path)
+    assert (list(found.listing.scenes), found.errors) == (["train", "val"], [])
+
+
 def test_a_split_that_cannot_be_listed_is_a_finding(tmp_path: Path) -> None:
     path = make_voc(tmp_path)
     for image in (tmp_path / "VOCdevkit/VOC2012/JPEGImages").glob("2007_001*"):
@@ -198,6 +230,6 @@ def test_nothing_there_and_no_layout(tmp_path: Path) -> None:
 
 def test_masks_of_plain_folders_are_read_as_numbers(tmp_path: Path) -> None:
     make_folder(tmp_path)
-    task = list_files(tmp_path).tasks[SEMANTIC]
+    task = list_files(tmp_path).tasks["train"][SEMANTIC]
     mask = task.reader.read(tmp_path / "train/masks/0000.png")
     assert mask.max() == VOID

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import makers
 from broken_data import make_broken, make_clean, original, scene
-from fullconv.data import open_dataset
+from fullconv.data import available_splits, open_dataset
 from fullconv.data.doctor import examine, repair
 from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.errors import DataError, OptionError
@@ -222,6 +223,48 @@ def test_published_layouts_become_plain_folders(tmp_path: Path) -> None:
         for index in range(len(before)):
             np.testing.assert_array_equal(after[index].masks[SEMANTIC], before[index].masks[SEMANTIC])
             np.testing.assert_array_equal(after[index].inputs[IMAGE], before[index].inputs[IMAGE])
+
+
+COLOURS = "colors: {ground: [9, 8, 7], a: '#00ff00', b: [1, 2, 3]}"
+
+
+@pytest.mark.parametrize("text", ["tile: 16", f"tile: 16\n{COLOURS}", "bands: [3, 1]\npreview: 1", f"{COLOURS}"])
+def test_what_a_yaml_file_says_beyond_the_folders_is_kept(tmp_path: Path, text: str) -> None:
+    path = make_yaml(tmp_path / "data", text)
+    for image_path in (tmp_path / "data").rglob("*.jpg"):
+        image, mask = makers.scene(int(image_path.stem), size=(30, 50))
+        save(tmp_path / "data/annotations" / image_path.parent.name / f"{image_path.stem}.png", mask)
+        if "bands" in text:
+            image_path.unlink()
+            np.save(image_path.with_suffix(".npy"), image.astype(np.uint16) * 9)
+        else:
+            save(image_path, image)
+    result = repair(examine(path), tmp_path / "fixed")
+    assert result.data == tmp_path / ("fixed" if text == COLOURS else "fixed/data.yaml")
+    assert result.data.exists()
+    for split in ("train", "val", "test"):
+        before, after = open_dataset(path, split), open_dataset(result.data, split)
+        assert len(after) == len(list((tmp_path / "data/images" / split).iterdir())) * (6 if "tile" in text else 1)
+        assert (after.names, after.inputs, after.labels) == (before.names, before.inputs, before.labels)
+        for index in range(len(before)):
+            np.testing.assert_array_equal(after[index].masks[SEMANTIC], before[index].masks[SEMANTIC])
+            np.testing.assert_array_equal(after[index].inputs[IMAGE], before[index].inputs[IMAGE])
+
+
+def test_a_split_that_is_lost_whole_is_not_in_the_yaml_file(tmp_path: Path) -> None:
+    path = make_yaml(tmp_path / "data", "tile: 16")
+    for image in (tmp_path / "data/images/test").iterdir():
+        image.write_bytes(b"")
+    result = repair(examine(path), tmp_path / "fixed")
+    assert available_splits(result.data) == ("train", "val")
+
+
+def test_scenes_of_val_that_test_has_are_left_out_of_val(tmp_path: Path) -> None:
+    root = make_clean(tmp_path / "data")
+    for kind in ("images", "masks"):
+        shutil.copy(root / "test" / kind / "00.png", root / "val" / kind / "03.png")
+    result = repair(examine(root), tmp_path / "fixed")
+    assert result.dropped == {"same image across splits": ["val/03"]}
 
 
 def test_progress_and_the_report(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from fullconv.data.annotations.formats import FORMATS, At, recognise
 from fullconv.data.annotations.images import Images
 from fullconv.data.annotations.labelling import label_values
-from fullconv.data.annotations.output import Imported, Progress, select, survey, write
+from fullconv.data.annotations.output import Imported, select, survey, write
+from fullconv.data.check import Progress
 from fullconv.errors import unknown_name
 from fullconv.files import require_fresh
 

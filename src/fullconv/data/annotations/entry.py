@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.text import read_text
+from fullconv.data.text import brief, read_text
 from fullconv.errors import DataError, one_line, printable
 
 MAX_BYTES = 2**30
@@ -42,11 +42,7 @@ class Entry:
 
     def refuse(self, expected: str) -> NoReturn:
         """Raise the DataError that names the value and what was expected."""
-        found = printable(repr(self.value))
-        raise DataError(
-            f"{self.where} is {found if len(found) <= 60 else found[:57] + '...'}, expected {expected}; "
-            "correct it or export it again"
-        )
+        raise DataError(f"{self.where} is {brief(self.value)}, expected {expected}; correct it or export it again")
 
     def __getitem__(self, key: str) -> Entry:
         """The value of a key of this object; missing ones are refused."""

@@ -7,23 +7,11 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
-from PIL import WebPImagePlugin as WebP
-
 from fullconv.data.image import find_images
 from fullconv.errors import DataError, OptionError, printable
 
 FOLDERS = ("images", "jpegimages", "img", "imgs")
 """Names of folders, in lower case, whose files are taken where others of the same name lie elsewhere."""
-
-_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WebP": WebP.WebPImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-}
-_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class Images:
@@ -36,9 +24,10 @@ class Images:
         if images is not None and not images.is_dir():
             raise OptionError(f"--images {printable(images)}: no such folder; name the folder that holds the images")
         self.root = images or (source if source.is_dir() else source.parent)
-        if images is None and self.root.name == "annotations":  # COCO keeps images beside the folder of its JSON
-            self.root = self.root.parent
         self.paths = list(find_images(self.root))
+        if images is None and not self.paths and self.root.name == "annotations":
+            self.root = self.root.parent  # COCO keeps images beside the folder of its JSON
+            self.paths = list(find_images(self.root))
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._named: dict[Path, str] = {}
@@ -71,7 +60,7 @@ class Images:
         Raises:
             DataError: several images may be meant, or one by two names.
         """
-        parts = [_key(part) for part in _parts(name)]
+        parts = [_key(part) for part in path_parts(name)]
         candidates = (self._by_name if masks is None else self._by_stem).get(parts[-1], []) if parts else []
         if masks is not None:
             candidates = [path for path in candidates if not self.within(path, masks)]
@@ -93,8 +82,12 @@ class Images:
         return best[0]
 
 
-def _parts(name: str) -> list[str]:
-    """The parts of a path of any machine, without drive and root."""
+def path_parts(name: str) -> list[str]:
+    """The parts of a path of any machine, without drive and root.
+
+    >>> path_parts("C:\\\\data\\\\a.png"), path_parts("./a/../b.png")
+    (['data', 'a.png'], ['a', '..', 'b.png'])
+    """
     path = PureWindowsPath(name) if "\\" in name else PurePosixPath(name)
     return list(path.parts[1:] if path.anchor else path.parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,8 @@ from fullconv.data.annotations.labelme import embedded_image
 from fullconv.data.annotations.naming import output_names
 from fullconv.data.annotations.painted import Painted
 from fullconv.data.annotations.scene import AnnotatedImage, draw
+from fullconv.data.check import Progress
+from fullconv.data.folder import write_classes
 from fullconv.data.image import picture_header
 from fullconv.data.mask import write_mask
 from fullconv.data.pairs import listed
@@ -24,9 +26,6 @@ from fullconv.data.sample import Array
 from fullconv.errors import DataError, printable
 from fullconv.files import fresh_folder
 from fullconv.labels import VOID, LabelSet
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +147,7 @@ def write(
             write_mask((place / "masks" / name).with_suffix(".png"), mask, labels)
         if progress is not None:
             progress(len(images), len(images))
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in labels.names), "utf-8")
+        write_classes(folder, labels)
     notes = [f"{thin} shapes cover no pixel: too thin, outside of their images, or degenerate"] if thin else []
     return Imported(
         out,

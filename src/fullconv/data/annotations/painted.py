@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fullconv.data.annotations.entry import Entry
 from fullconv.data.image import WIDE_MODES, format_of, load_picture, opened
+from fullconv.data.mask import packed
 from fullconv.errors import DataError, printable
 from fullconv.labels import Colour
 
@@ -54,11 +55,11 @@ class Painted:
                 )
             grey = np.asarray(picture) if picture.mode == "L" else None
             rgb = np.asarray(picture.convert("RGBA" if "transparency" in picture.info else "RGB"))[:, :, :3]
-        packed = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-        places = _places(packed, [r << 16 | g << 8 | b for r, g, b in self.colours.values()])
+        colours = packed(rgb)
+        places = _places(colours, packed(np.array(list(self.colours.values()), np.uint8)))
         if grey is not None and (places < 0).any() and grey.max() < len(self.colours):
             places = grey.astype(np.int16)
-        values, counts = np.unique(packed[places < 0], return_counts=True)
+        values, counts = np.unique(colours[places < 0], return_counts=True)
         unknown = {f"#{value:06X}": int(count) for value, count in zip(values, counts, strict=True)}
         return places, Counter(unknown)
 
@@ -88,8 +89,8 @@ def check_colours(colours: Mapping[str, Colour], source: Path) -> None:
             )
 
 
-def _places(packed: NDArray[np.int32], known: list[int]) -> NDArray[np.int16]:
+def _places(colours: NDArray[np.uint32], known: NDArray[np.uint32]) -> NDArray[np.int16]:
     order = np.argsort(known)
-    keys = np.array(known)[order]
-    found = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
-    return np.where(keys[found] == packed, order[found], -1).astype(np.int16)
+    keys = known[order]
+    found = np.minimum(np.searchsorted(keys, colours), len(keys) - 1)
+    return np.where(keys[found] == colours, order[found], -1).astype(np.int16)

@@ -1,30 +1,34 @@
 """YOLO's text files, one an image: a class number and a polygon a line, in image widths and heights.
 
-Source: Ultralytics' manual, "Instance segmentation datasets": data.yaml with `names`, `train`, `val` and `test`;
-labels lie in a folder `labels` where the images lie in `images`, or beside them. Darknet's obj.names and classes.txt
-name classes too. Lines of five numbers are boxes.
+Source: Ultralytics' manual, "Instance segmentation datasets": data.yaml with `names`, and with `train`, `val` and
+`test`, each a folder of images, a .txt list of them, or several of these; labels lie in a folder `labels` where the
+images lie in `images`, or beside them. Darknet's obj.names and classes.txt name classes too. Lines of five numbers are
+boxes.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-import yaml
 
 from fullconv.data.annotations.entry import Entry
-from fullconv.data.annotations.images import Images
+from fullconv.data.annotations.images import Images, path_parts
 from fullconv.data.annotations.labels_file import read_names
 from fullconv.data.annotations.regions import Polygon, rectangle
 from fullconv.data.annotations.scene import AnnotatedImage, Export, Shape, split_of_path
-from fullconv.data.text import read_text
-from fullconv.errors import DataError, one_line, printable
+from fullconv.data.pairs import listed
+from fullconv.data.text import read_text, read_yaml
+from fullconv.errors import DataError, printable
 
 NAMES = ("obj.names", "classes.txt")
 
 _MAX_BYTES = 2**26
 _SPLITS = ("train", "val", "test")
+_OF_LISTS = 2**20
+"""Deeper than any folder: a list names its images one by one."""
 
 
 def read(files: list[Path], images: Images, boxes: bool) -> Export:
@@ -36,50 +40,104 @@ def read(files: list[Path], images: Images, boxes: bool) -> Export:
         boxes: lines of five numbers are filled boxes; else they are refused.
 
     Raises:
-        DataError: boxes, a line that is none of YOLO's, a class number without a name.
+        DataError: boxes, a line that is none of YOLO's, a class number without a name, a `train` or `val` of a
+            data.yaml that leads to no image.
     """
     root = files[0].parent
+    splits: Mapping[Path, str] = {}
+    notes: list[str] = []
     if files[0].suffix in (".yaml", ".yml"):
-        names, splits = _described(files[0])
+        whole = Entry(read_yaml(files[0]), files[0])
+        names = _names(whole)
+        splits, notes = _splits(whole, images)
     else:
-        names, splits = read_names(files[0]), {}
+        names = read_names(files[0])
     found = []
     for path in images.paths:
         labels = _labels_of(path, images.root, root)
         shapes = _shapes(labels, names, boxes) if labels else ()
         inside = path.relative_to(images.root).as_posix()
-        split = next((split for split, folder in splits.items() if inside.startswith(f"{folder}/")), None)
-        split = split or split_of_path(path, images.root)
+        split = splits.get(path) or split_of_path(path, images.root)
         found.append(AnnotatedImage(inside, path, shapes, str(path), split))
-    return Export(dict.fromkeys(names), found)
+    return Export(dict.fromkeys(names), found, notes=notes)
 
 
-def _described(path: Path) -> tuple[list[str], Mapping[str, str]]:
-    """The names of the classes, and by split the folder of its images below the YAML file."""
-    text = read_text(path)
-    try:
-        whole = Entry(yaml.safe_load(text), path)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{printable(path)}: is not valid YAML ({one_line(error)}); correct it there") from error
+def _names(whole: Entry) -> list[str]:
     if whole.get("kpt_shape"):
         whole["kpt_shape"].refuse("no key points: they have no area")
     given = whole["names"]
     if isinstance(given.value, dict):
         if set(given.value) != set(range(len(given.value))):
             given.refuse("the numbers 0, 1, 2 ... once each")
-        given = Entry([given.value[number] for number in range(len(given.value))], path, ("names",))
-    names = [entry.label() for entry in given.items()]
-    splits = {}
+        given = Entry([given.value[number] for number in range(len(given.value))], given.file, ("names",))
+    return [entry.label() for entry in given.items()]
+
+
+def _splits(whole: Entry, images: Images) -> tuple[dict[Path, str], list[str]]:
+    """The split of each image that a data.yaml puts into one, by folders or by lists of images; and notes."""
+    below: dict[str, list[Path]] = defaultdict(list)
+    for image in images.paths:
+        for folder in image.relative_to(images.root).parents:
+            below[folder.as_posix()].append(image)
+    base = whole.get("path")
+    claims: list[tuple[int, str, list[Path]]] = []
+    notes = []
     for split in _SPLITS:
-        folder = whole.get(split)
-        if folder and isinstance(folder.value, str):
-            # Relative to `path`, or to wherever it was trained: what counts is which folder of ours it ends in.
-            parts = [part for part in PurePosixPath(folder.value).parts if part not in ("..", ".", "/")]
-            while parts and not path.parent.joinpath(*parts).is_dir():
-                parts = parts[1:]
-            if parts:
-                splits[split] = "/".join(parts)
-    return names, splits
+        given = whole.get(split)
+        if given is None:
+            continue
+        for entry in given.items() if isinstance(given.value, list) else [given]:
+            # Relative to `path`, or to wherever it was trained: what counts is which place of ours it ends in.
+            own = _down(entry.text())
+            parts = _down(base.text()) + own if base else own
+            if own and own[-1].lower().endswith(".txt"):
+                found, missing = _listed(entry.file.parent, parts, images)
+                depth = _OF_LISTS
+                if found and missing:
+                    notes.append(f"{entry.where}: {len(missing)} images have no file: {listed(missing)}")
+            else:
+                while parts and "/".join(parts) not in below:
+                    parts = parts[1:]
+                found, depth = below["/".join(parts) or "."] if parts or not own else [], len(parts)
+            if not found and split != "test":  # tests are often kept back
+                entry.refuse(f"a folder or a .txt list of images below {printable(images.root)} (--images)")
+            claims.append((depth, split, found))
+    splits: dict[Path, str] = {}
+    shared: set[Path] = set()
+    for _, split, found in sorted(claims, key=lambda claim: -claim[0]):  # images/val before images
+        shared.update(image for image in found if splits.setdefault(image, split) != split)
+    if shared:
+        names = listed(image.name for image in sorted(shared))
+        notes.append(f"{len(shared)} images are in several splits, and taken in one: {names}")
+    return splits, notes
+
+
+def _down(name: str) -> list[str]:
+    return [part for part in path_parts(name) if part not in ("..", ".")]
+
+
+def _listed(folder: Path, parts: list[str], images: Images) -> tuple[list[Path], list[str]]:
+    """The images that a list of ours names, one a line; and the names of which there is no file."""
+    while parts and not _is_file(folder.joinpath(*parts)):
+        parts = parts[1:]
+    found, missing = [], []
+    if parts:
+        path = folder.joinpath(*parts)
+        names = dict.fromkeys(map(str.strip, read_text(path, _MAX_BYTES).splitlines()))
+        for name in filter(None, names):
+            image = images.find(name, printable(path), near=path.parent)
+            if image is None:
+                missing.append(name)
+            else:
+                found.append(image)
+    return found, missing
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for any file
+        return False
 
 
 def _labels_of(image: Path, images: Path, root: Path) -> Path | None:

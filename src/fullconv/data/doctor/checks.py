@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-import yaml
 
 from fullconv.data.doctor import coding as code
 from fullconv.data.doctor.coding import Coding, class_counts, verdict
@@ -18,8 +15,9 @@ from fullconv.data.doctor.colours import far_areas
 from fullconv.data.doctor.diagnosis import Diagnosis, Looked
 from fullconv.data.doctor.facts import ImageFacts, MaskFacts
 from fullconv.data.doctor.findings import Finding, by_severity
-from fullconv.data.doctor.listing import Place
+from fullconv.data.doctor.listing import Listing, Place
 from fullconv.data.doctor.similar import COPY, resemblances
+from fullconv.data.doctor.yamltext import in_yaml, quoted
 from fullconv.data.mask import unpacked
 from fullconv.errors import printable
 from fullconv.labels import VOID
@@ -86,20 +84,22 @@ def _of_files(found: Diagnosis) -> Iterator[Finding]:
 
 def _of_masks(found: Diagnosis) -> Iterator[Finding]:
     """What the masks' values say."""
-    for task, coding in found.codings.items():
+    for task, codings in found.codings.items():
         suffix = "" if len(found.codings) == 1 else f" ({task})"
-        groups: dict[str, list[Looked]] = {}
-        for each in found.looked:
-            groups.setdefault(verdict(each.masks[task], coding, each.split), []).append(each)
-        groups.pop(code.OK, None)
-        if code.BINARY in groups and coding.threshold:  # those without an edge are of one kind with those that have
-            groups.setdefault(code.SOFT, []).extend(groups.pop(code.BINARY))
-        for kind, scenes in groups.items():
-            names = tuple(_name(each.split, each.scene.name) + suffix for each in scenes)
-            facts = [each.masks[task] for each in scenes]
-            details = tuple(_detail(name, f, kind, coding) for name, f in zip(names[:10], facts, strict=False))
-            every = all(scene.split in coding.from_one for scene in found.looked)
-            yield Finding(kind, names, _facts_of(kind, facts, coding, found.listing.source, every), details)
+        for coding in {id(each): each for each in codings.values()}.values():
+            looked = [each for each in found.looked if codings[each.split] is coding]
+            groups: dict[str, list[Looked]] = {}
+            for each in looked:
+                groups.setdefault(verdict(each.masks[task], coding, each.split), []).append(each)
+            groups.pop(code.OK, None)
+            if code.BINARY in groups and coding.threshold:  # those without an edge are of one kind with those that have
+                groups.setdefault(code.SOFT, []).extend(groups.pop(code.BINARY))
+            for kind, scenes in groups.items():
+                names = tuple(_name(each.split, each.scene.name) + suffix for each in scenes)
+                facts = [each.masks[task] for each in scenes]
+                details = tuple(_detail(name, f, kind, coding) for name, f in zip(names[:10], facts, strict=False))
+                every = all(each.split in coding.from_one for each in looked)
+                yield Finding(kind, names, _facts_of(kind, facts, coding, found.listing, every), details)
         if disagree := _palettes_that_disagree(found, task):
             yield Finding(code.PALETTES, disagree)
 
@@ -118,20 +118,25 @@ def _detail(name: str, facts: MaskFacts, kind: str, coding: Coding) -> str:
     return ""
 
 
-def _facts_of(kind: str, masks: Sequence[MaskFacts], coding: Coding, source: str, every: bool) -> dict[str, str]:
+def _facts_of(kind: str, masks: Sequence[MaskFacts], coding: Coding, listing: Listing, every: bool) -> dict[str, str]:
     """What the kind's texts leave open; `every`: all masks of the data set count from 1."""
-    facts = {"fix": fix_command(source)}
-    if kind == code.OUTSIDE:
-        facts["yaml"] = _void_text(masks, coding)
-    elif kind == code.COLOURED:
-        facts["yaml"] = _colours_text(masks, coding)
-    elif kind == code.SOFT:
+    facts = {"fix": fix_command(listing.source), "yaml": ""}
+    names = coding.labels.names
+    if kind == code.SOFT:
         facts["share"] = _strange_share(masks, coding)
-        facts["yaml"] = f"in a YAML file: {code.threshold_text()}; " if coding.threshold else ""
-    elif kind == code.FROM_ONE:
+    if kind == code.OUTSIDE:
+        text = in_yaml(listing, names, _void_text(masks, coding))
+        facts["yaml"] = f", {text}; or" if text else ":"
+    elif kind == code.COLOURED and (text := in_yaml(listing, names, _colours_text(masks, coding))):
+        facts["yaml"] = f"{text} (each class with its right name); or "
+    elif kind == code.BINARY and (text := in_yaml(listing, names, "label_mapping: {0: 0, 255: 1}")):
+        facts["yaml"] = f"{text}; or "
+    elif kind == code.SOFT and coding.threshold and (text := in_yaml(listing, names, code.threshold_text())):
+        facts["yaml"] = f"{text}; "
+    elif kind == code.FROM_ONE and every:  # it would shift the classes of splits that count from 0
         pairs = ", ".join(f"{number + 1}: {number}" for number in range(len(coding.labels)))
-        # The mapping holds for all splits, and would shift the classes of those that count from 0.
-        facts["yaml"] = f"in a YAML file: label_mapping: {{0: 255, {pairs}}}; or " if every else ""
+        text = in_yaml(listing, names, f"label_mapping: {{0: 255, {pairs}}}")
+        facts["yaml"] = f"{text}; or " if text else ""
     return facts
 
 
@@ -158,16 +163,10 @@ def _colours_text(masks: Sequence[MaskFacts], coding: Coding) -> str:
     texts = []
     for number, name in enumerate(coding.labels.names):
         own = [list(unpacked(colour)) for colour in colours.get(number, [])] or [list(coding.labels.colours[number])]
-        texts.append(f"{_yaml(name)}: {own[0] if len(own) == 1 else own}")
+        texts.append(f"{quoted(name)}: {own[0] if len(own) == 1 else own}")
     if void := [list(unpacked(colour)) for colour in sorted(colours.get(VOID, []))]:
         texts.append(f"void: {void[0] if len(void) == 1 else void}")
     return f"colors: {{{', '.join(texts)}}}"
-
-
-def _yaml(name: str) -> str:
-    """A name as a key of YAML, in quotes where it needs them, such as no, which YAML takes for a boolean."""
-    plain = re.fullmatch(r"[^\W\d][\w ]*", name) is not None and yaml.safe_load(name) == name
-    return name if plain else json.dumps(name)
 
 
 def _occurs(colour: int, masks: Sequence[MaskFacts]) -> bool:
@@ -196,9 +195,9 @@ def _palettes_that_disagree(found: Diagnosis, task: str) -> tuple[str, ...]:
 
 def _of_classes(found: Diagnosis) -> Iterator[Finding]:
     """What the classes' pixels say."""
-    for task, coding in found.codings.items():
+    for task, codings in found.codings.items():
         counts = found.counts(task)
-        names, every = coding.labels.names, len(coding.labels)
+        names, every = found.labels(task).names, len(found.labels(task))
         pixels = {split: rows.sum(0)[:every] for split, rows in counts.items() if len(rows)}
         if not pixels or found.fast:
             continue
@@ -215,12 +214,12 @@ def _of_classes(found: Diagnosis) -> Iterator[Finding]:
         rare = np.flatnonzero((total > 0) & (total < ALMOST_EMPTY * total.sum()))
         if len(rare):
             weights = found.weights(task)
-            text = ", ".join(f"{_yaml(names[k])} {weights[k]:.3g}" for k in rare if not np.isnan(weights[k]))
+            text = ", ".join(f"{quoted(names[k])} {weights[k]:.3g}" for k in rare if not np.isnan(weights[k]))
             yield Finding("class almost empty", tuple(names[k] for k in rare), {"weights": text or "see the table"})
         void = [
             _name(each.split, each.scene.name)
             for each in found.looked
-            if _void_share(each.masks[task], coding, each.split) > MOSTLY_VOID
+            if _void_share(each.masks[task], codings[each.split], each.split) > MOSTLY_VOID
         ]
         if void:
             yield Finding("mostly void", tuple(void))
@@ -263,7 +262,7 @@ def _of_copies(
         where.setdefault(own.digest, []).append(index)
     names = [_name(each.split, each.scene.name) for each in seen]
     copies = [(group[0], index) for group in where.values() for index in group[1:]]
-    contradict = [(a, b) for a, b in copies if not _same_mask(seen[a], seen[b], task, found.codings[task])]
+    contradict = [(a, b) for a, b in copies if not _same_mask(seen[a], seen[b], found, task)]
     # Each with the first one in a later split: all of them are to be left out of theirs.
     later = [
         (i, next((j for j in group if j > i and seen[j].split != seen[i].split), None))
@@ -291,15 +290,16 @@ def _alike(found: Diagnosis, seen: Sequence[Looked], facts: Sequence[ImageFacts]
             yield ours[same.first], theirs[same.second], same.how
 
 
-def _same_mask(a: Looked, b: Looked, task: str, coding: Coding) -> bool:
+def _same_mask(a: Looked, b: Looked, found: Diagnosis, task: str) -> bool:
     """Whether two masks are one, as far as can be told; where they are coded differently, by their classes' pixels."""
     one, other = a.masks[task], b.masks[task]
-    kinds = verdict(one, coding, a.split), verdict(other, coding, b.split)
-    if kinds[0] == kinds[1] != code.UNREADABLE:
+    first, second = found.codings[task][a.split], found.codings[task][b.split]
+    kinds = verdict(one, first, a.split), verdict(other, second, b.split)
+    if kinds[0] == kinds[1] != code.UNREADABLE and first is second:
         return one.digest == other.digest
     if {code.UNREADABLE, code.LOSSY, code.SOFT} & set(kinds):
         return True
-    return np.array_equal(class_counts(one, coding, a.split), class_counts(other, coding, b.split))
+    return np.array_equal(class_counts(one, first, a.split), class_counts(other, second, b.split))
 
 
 def _pairs(

@@ -16,6 +16,7 @@ from fullconv.data.doctor.findings import Finding
 from fullconv.data.doctor.listing import Listing
 from fullconv.data.scenes import Scene
 from fullconv.errors import printable
+from fullconv.labels import LabelSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +37,14 @@ class Diagnosis:
         listing: its files.
         findings: errors first.
         looked: every scene.
-        codings: by task, how its masks are read.
+        codings: by task and split, how the masks are read.
         fast: only a sample of the masks was looked at, and no image.
     """
 
     listing: Listing
     findings: list[Finding] = field(default_factory=list)
     looked: list[Looked] = field(default_factory=list)
-    codings: dict[str, Coding] = field(default_factory=dict)
+    codings: dict[str, dict[str, Coding]] = field(default_factory=dict)
     fast: bool = False
 
     @property
@@ -51,18 +52,22 @@ class Diagnosis:
         """The findings that training does not start with."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
+    def labels(self, task: str) -> LabelSet:
+        """The classes, which are those of all splits."""
+        return next(iter(self.codings[task].values())).labels
+
     def pixels(self, task: str) -> dict[str, NDArray[np.int64]]:
         """(K,) pixels of each class, by split."""
-        count = len(self.codings[task].labels)
+        count = len(self.labels(task))
         return {split: each.sum(0)[:count] for split, each in self.counts(task).items()}
 
     def counts(self, task: str) -> dict[str, NDArray[np.int64]]:
         """(N, 256) pixels of each class and void in each scene, by split."""
-        coding = self.codings[task]
+        codings = self.codings[task]
         rows: dict[str, list[NDArray[np.int64]]] = {split: [] for split in self.listing.scenes}
         for each in self.looked:
             if task in each.masks:
-                rows[each.split].append(class_counts(each.masks[task], coding, each.split))
+                rows[each.split].append(class_counts(each.masks[task], codings[each.split], each.split))
         return {split: np.stack(own) if own else np.zeros((0, 256), np.int64) for split, own in rows.items()}
 
     def weights(self, task: str) -> NDArray[np.float64]:
@@ -72,7 +77,7 @@ class Diagnosis:
         frequencies over it (Eigen and Fergus 2015, section 6.3.2; the weights of SegNet, reference 7.6).
         """
         split = "train" if "train" in self.listing.scenes else next(iter(self.listing.scenes), "")
-        rows = self.counts(task).get(split, np.zeros((0, 256), np.int64))[:, : len(self.codings[task].labels)]
+        rows = self.counts(task).get(split, np.zeros((0, 256), np.int64))[:, : len(self.labels(task))]
         pixels = rows.sum(0)
         shown = (rows.sum(1, keepdims=True) * (rows > 0)).sum(0)
         frequency = np.full(len(pixels), np.nan)
@@ -91,6 +96,16 @@ class Diagnosis:
         found = (next(iter(each.images.values()), None) for each in self.looked)
         return [facts.size for facts in found if facts is not None and facts.problem is None]
 
+    def sides(self) -> tuple[int, int] | None:
+        """The shortest and the longest side of the images, in pixels; None where there are none."""
+        every = [side for size in self.sizes() for side in size]
+        return (min(every), max(every)) if every else None
+
+    def aspects(self) -> tuple[float, float] | None:
+        """The smallest and the largest width over height of the images; None where there are none."""
+        every = [width / height for height, width in self.sizes()]
+        return (min(every), max(every)) if every else None
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         sizes = self.sizes()
@@ -100,13 +115,15 @@ class Diagnosis:
             "splits": {split: len(scenes) for split, scenes in self.listing.scenes.items()},
             "findings": [finding.to_json() for finding in self.findings],
             "sizes": {f"{h}x{w}": n for (h, w), n in Counter(sizes).most_common(10)},
+            "sides": self.sides(),
+            "aspects": self.aspects(),
             "tasks": {task: self._task_json(task) for task in self.codings},
         }
 
     def _task_json(self, task: str) -> dict[str, Any]:
         pixels, weights = self.pixels(task), self.weights(task)
         return {
-            "classes": list(self.codings[task].labels.names),
+            "classes": list(self.labels(task).names),
             "pixels": {split: each.tolist() for split, each in pixels.items()},
             "weights": [None if np.isnan(w) else round(float(w), 4) for w in weights],
         }

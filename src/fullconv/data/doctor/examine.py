@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from fullconv.data.doctor.budget import PIXELS, Budget, pixels_of, threads_for
 from fullconv.data.doctor.checks import all_findings
 from fullconv.data.doctor.coding import Coding, find_coding
 from fullconv.data.doctor.diagnosis import Diagnosis, Looked
@@ -17,7 +18,7 @@ from fullconv.data.doctor.facts import image_facts, mask_facts
 from fullconv.data.doctor.findings import SILENT
 from fullconv.data.doctor.listing import Listing, list_files
 from fullconv.data.mask import MaskReader
-from fullconv.data.scenes import Scene
+from fullconv.data.scenes import Scene, Task
 
 Progress = Callable[[int, int], None]
 """Called with (scenes done, scenes in all)."""
@@ -63,25 +64,41 @@ def _examined(
 ) -> Diagnosis:
     """The diagnosis from these scenes."""
     found = Diagnosis(listing, fast=fast)
+    budget = Budget(PIXELS)
+    inputs = {} if fast else listing.inputs
 
     def look(item: tuple[str, Scene]) -> Looked:
         split, scene = item
-        images = {} if fast else {n: image_facts(scene.images[n], each) for n, each in listing.inputs.items()}
-        masks = {name: mask_facts(scene.masks[name], task) for name, task in listing.tasks.items()}
+        with budget.taken(pixels_of(scene, inputs)):
+            images = {name: image_facts(scene.images[name], each) for name, each in inputs.items()}
+            masks = {name: mask_facts(scene.masks[name], task) for name, task in listing.tasks[split].items()}
         return Looked(split, scene, images, masks)
 
-    for done, each in enumerate(_in_threads(look, chosen, threads or os.cpu_count() or 1), 1):
+    usual = [pixels_of(scene, inputs) for scene in _some([scene for _, scene in chosen])]
+    count = threads_for(usual, threads or os.cpu_count() or 1)
+    for done, each in enumerate(_in_threads(look, chosen, count), 1):
         found.looked.append(each)
         if progress is not None:
             progress(done, len(chosen))
-    for task, given in listing.tasks.items():
-        facts = [(each.split, each.masks[task]) for each in found.looked]
-        if isinstance(given.reader, MaskReader):
-            found.codings[task] = find_coding(facts, given.reader, listing.declared)
-        else:
-            found.codings[task] = Coding(given.labels, MaskReader(len(given.labels)), declared=True, colours={})
+    for task in next(iter(listing.tasks.values()), {}):
+        found.codings[task] = _codings(found, {split: tasks[task] for split, tasks in listing.tasks.items()}, task)
     found.findings = all_findings(found)
     return found
+
+
+def _codings(found: Diagnosis, given: Mapping[str, Task], task: str) -> dict[str, Coding]:
+    """By split, how the masks of a task are coded: one coding of all splits that are read alike."""
+    codings: dict[str, Coding] = {}
+    for split, own in given.items():
+        alike = [other for other in given if given[other].reader == own.reader]
+        if alike[0] != split:
+            codings[split] = codings[alike[0]]
+        elif isinstance(own.reader, MaskReader):
+            facts = [(each.split, each.masks[task]) for each in found.looked if each.split in alike]
+            codings[split] = find_coding(facts, own.reader, found.listing.declared)
+        else:
+            codings[split] = Coding(own.labels, MaskReader(len(own.labels)), declared=True, colours={})
+    return codings
 
 
 def _some(scenes: Sequence[Scene]) -> list[Scene]:

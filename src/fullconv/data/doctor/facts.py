@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ SOLID = 0.25
 
 KEPT_VALUES = 256
 """Different values or colours of one mask that are counted singly; of more, the most frequent."""
+
+_BLOCK = 2**20
+"""Pixels of a mask that are counted at once: what counting needs beside the mask does not grow with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,6 @@ class MaskFacts:
         coloured: it holds RGB colours, not class numbers.
         grey: RGB whose three channels are equal everywhere.
         lossy: of a format that may change values.
-        turned: its EXIF says that it is rotated.
         values: (n,) uint32, in order: the numbers it holds, or its colours as R << 16 | G << 8 | B; at most
             `KEPT_VALUES`, the most frequent.
         counts: (n,) int64, their pixels.
@@ -75,7 +77,6 @@ class MaskFacts:
     coloured: bool = False
     grey: bool = False
     lossy: bool = False
-    turned: bool = False
     values: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     flat: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -113,7 +114,7 @@ def mask_facts(path: Path, task: Task) -> MaskFacts:
     try:
         if isinstance(task.reader, MaskReader):
             return counted(as_read(printable(path), read_raw(path, allow_lossy=True), task.reader))
-        return counted(RawMask(task.reader.read(path), None, lossy=False, turned=False))
+        return counted(RawMask(task.reader.read(path), None, lossy=False))
     except (DataError, OptionError) as error:
         return MaskFacts(problem=str(error))
 
@@ -132,19 +133,26 @@ def as_read(name: str, raw: RawMask, reader: MaskReader) -> RawMask:
     if np.isin(used, [*range(reader.classes), VOID, *(reader.label_mapping or {})]).all():
         reader.labels(name, raw)
         return raw
-    return RawMask(raw.palette[raw.values], None, raw.lossy, raw.turned)
+    return replace(raw, values=raw.palette[raw.values], palette=None)
 
 
 def counted(raw: RawMask) -> MaskFacts:
     """The facts of a mask's values."""
-    coloured = raw.values.ndim == 3
-    grey = coloured and bool((raw.values == raw.values[:, :, :1]).all())
-    numbers: NDArray[Any] = packed(raw.values) if coloured else raw.values
-    # The four neighbours below and to the right: a soft edge is a pixel or two wide and has no such block.
-    inner = numbers[:-1, :-1]
-    flat = inner[(inner == numbers[1:, :-1]) & (inner == numbers[:-1, 1:]) & (inner == numbers[1:, 1:])]
-    values, counts = _histogram(numbers)
-    flat_values, flat_counts = _histogram(flat)
+    height, width = raw.values.shape[:2]
+    coloured = grey = raw.values.ndim == 3
+    every, areas, digest = _Histogram(), _Histogram(), _begun(raw.values)
+    rows = max(1, _BLOCK // width)
+    for top in range(0, height, rows):
+        block = raw.values[top : top + rows + 1]  # with the row below
+        grey = grey and bool((block == block[:, :, :1]).all())
+        numbers: NDArray[Any] = packed(block) if coloured else block
+        # The four neighbours below and to the right: a soft edge is a pixel or two wide and has no such block.
+        inner = numbers[:-1, :-1]
+        areas.add(inner[(inner == numbers[1:, :-1]) & (inner == numbers[:-1, 1:]) & (inner == numbers[1:, 1:])])
+        every.add(numbers[:rows])
+        digest.update(np.ascontiguousarray(block[:rows]).data)
+    values, counts = every.summed()
+    flat_values, flat_counts = areas.summed()
     if len(values) > KEPT_VALUES:
         kept = np.sort(np.argsort(counts, kind="stable")[-KEPT_VALUES:])
         values, counts = values[kept], counts[kept]
@@ -152,20 +160,18 @@ def counted(raw: RawMask) -> MaskFacts:
     _, here, there = np.intersect1d(values, flat_values, assume_unique=True, return_indices=True)
     of_each[here] = flat_counts[there]
     palette = None if raw.palette is None else raw.palette[values.astype(np.intp)]
-    size = (raw.values.shape[0], raw.values.shape[1])
     return MaskFacts(
         problem=None,
-        size=size,
+        size=(height, width),
         coloured=coloured,
         grey=grey,
         lossy=raw.lossy,
-        turned=raw.turned,
         values=values,
         counts=counts,
         flat=of_each,
-        pixels=numbers.size,
+        pixels=height * width,
         palette=palette,
-        digest=_digest(raw.values),
+        digest=digest.digest(),
     )
 
 
@@ -180,20 +186,41 @@ def summed(masks: Sequence[MaskFacts]) -> tuple[dict[int, int], dict[int, int]]:
     return counts, flat
 
 
+def _begun(values: NDArray[Any]) -> hashlib.blake2b:
+    """The digest of an array whose contents are still to be added."""
+    return hashlib.blake2b(repr((values.shape, str(values.dtype))).encode(), digest_size=16)
+
+
 def _digest(values: NDArray[Any]) -> bytes:
-    digest = hashlib.blake2b(repr((values.shape, str(values.dtype))).encode(), digest_size=16)
+    digest = _begun(values)
     digest.update(np.ascontiguousarray(values).data)
     return digest.digest()
 
 
-def _histogram(numbers: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The different numbers in order and how often each occurs."""
-    if numbers.dtype == np.uint32:
-        values, counts = np.unique(numbers, return_counts=True)
-        return values, counts.astype(np.int64)
-    full = np.bincount(numbers.ravel(), minlength=1)
-    found = np.flatnonzero(full)
-    return found.astype(np.uint32), full[found].astype(np.int64)
+class _Histogram:
+    """How often each number occurs, of blocks of numbers that are added one after the other."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[NDArray[np.uint32], NDArray[np.int64]]] = []
+
+    def add(self, numbers: NDArray[Any]) -> None:
+        if numbers.dtype == np.uint32:
+            values, counts = np.unique(numbers, return_counts=True)
+        else:
+            full = np.bincount(numbers.ravel(), minlength=1)
+            values = np.flatnonzero(full)
+            counts = full[values]
+        self._parts.append((values.astype(np.uint32), counts.astype(np.int64)))
+        # Not after every block: of noise that would sort all colours again and again.
+        if sum(len(values) for values, _ in self._parts[1:]) > max(len(self._parts[0][0]), 2**16):
+            self._parts = [self.summed()]
+
+    def summed(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The different numbers in order and how often each occurs."""
+        values, places = np.unique(np.concatenate([values for values, _ in self._parts]), return_inverse=True)
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, places, np.concatenate([counts for _, counts in self._parts]))
+        return values, counts
 
 
 def _grey(values: Values) -> Array:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from fullconv.data.pairs import LISTED
 from fullconv.errors import printable
 
-ERROR, WARNING, NOTE = "error", "warning", "note"
-SEVERITIES = (ERROR, WARNING, NOTE)
+ERROR, WARNING = "error", "warning"
+SEVERITIES = (ERROR, WARNING)
 
 
 class Kind(NamedTuple):
@@ -21,7 +21,7 @@ class Kind(NamedTuple):
             its scores untrue.
         title: what it is, of several.
         consequence: what it would do to training.
-        remedy: how it is mended; ``{fix}`` is the command that does it, ``{yaml}`` what a YAML file would hold.
+        remedy: how it is mended; ``{fix}`` is the command that does it, ``{yaml}`` the YAML that does.
     """
 
     severity: str
@@ -65,15 +65,15 @@ KINDS: dict[str, Kind] = {
     ),
     "value of no class": Kind(
         ERROR, "masks with values that are no class", "training does not start; elsewhere it ends in a crash on the "
-        "device", f"name the class; or make what has none void, in a YAML file: {{yaml}}; or {_FIX}",
+        "device", f"name the class; or make what has none void{{yaml}} {_FIX}",
     ),
     "0 and 255": Kind(
         ERROR, "two-class masks of 0 and 255", "255 is void: the class vanishes, and all that is left is background",
-        "in a YAML file: label_mapping: {{0: 0, 255: 1}}" + f"; or {_FIX}",
+        f"{{yaml}}{_FIX}",
     ),
     "colours": Kind(
         ERROR, "colour-coded masks without a colour table", "colours are no class numbers: training does not start",
-        f"in a YAML file, each with its right name: {{yaml}}; or {_FIX}",
+        f"{{yaml}}{_FIX}",
     ),
     "grey as RGB": Kind(
         ERROR, "class numbers saved as grey RGB", "three equal channels are no class numbers: training does not start",
@@ -110,15 +110,16 @@ KINDS: dict[str, Kind] = {
     ),
     "same image across splits": Kind(
         WARNING, "images that are in two splits", "val scores what was learned by heart: its numbers are too good",
-        f"leave them out of train: {_FIX}",
+        f"leave them out of the earlier split: {_FIX}",
     ),
     "similar image across splits": Kind(
         WARNING, "images nearly equal to one in another split", "val is no independent test: its numbers are too good",
-        f"split by scene, not by image; or leave them out of train: {_FIX}",
+        f"split by scene, not by image; or leave them out of the earlier split: {_FIX}",
     ),
     "augmented copy across splits": Kind(
         WARNING, "mirrored or turned copies of images in another split", "augmented before it was split: val scores "
-        "what was learned by heart", f"split first, augment in training; or leave them out of train: {_FIX}",
+        "what was learned by heart",
+        f"split first, augment in training; or leave them out of the earlier split: {_FIX}",
     ),
     "same image, other mask": Kind(
         WARNING, "equal images with different masks", "the labels contradict each other", "keep the right one of each",
@@ -164,7 +165,7 @@ class Finding:
 
     @property
     def severity(self) -> str:
-        """ "error", "warning" or "note"."""
+        """ "error" or "warning"."""
         return KINDS[self.kind].severity
 
     @property

@@ -12,9 +12,8 @@ from fullconv.data.folder import Folders, held_out
 from fullconv.data.image import SUFFIXES
 from fullconv.data.mask import MaskReader
 from fullconv.data.pairs import PLAIN, ImageFile, Names, images_and_masks, prefix_of
-from fullconv.data.sample import IMAGE, SEMANTIC, InputKind
+from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.data.scenes import FileDataset, Input, Scene, Task
-from fullconv.data.tiles import TiledDataset
 from fullconv.errors import DataError
 from fullconv.labels import LabelSet
 
@@ -39,7 +38,11 @@ class Listing:
         source: as the user named it.
         layout: its name in `DATASETS`.
         scenes: by split, those that have all their files.
-        inputs, tasks: how they are read; a task's labels are None where nothing says what the classes are.
+        inputs: how images are read.
+        tasks: by split, how its masks are read.
+        declared: the classes; None where nothing says what they are.
+        folders: of a plain folder.
+        description: of a YAML file.
         lonely_images, lonely_masks: without the other.
         doubles: pictures that share their name with another one.
         ignored: pictures of kinds that are not read.
@@ -51,8 +54,10 @@ class Listing:
     layout: str
     scenes: dict[str, list[Scene]] = field(default_factory=dict)
     inputs: Mapping[str, Input] = field(default_factory=dict)
-    tasks: Mapping[str, Task] = field(default_factory=dict)
+    tasks: dict[str, Mapping[str, Task]] = field(default_factory=dict)
     declared: LabelSet | None = None
+    folders: Folders = field(default_factory=dict)
+    description: yamlfile.Description | None = None
     lonely_images: list[Place] = field(default_factory=list)
     lonely_masks: list[Place] = field(default_factory=list)
     doubles: list[Place] = field(default_factory=list)
@@ -77,13 +82,14 @@ def list_files(source: str | Path) -> Listing:
     if layout == "plain folder":
         found.declared = folder.declared_labels(path)
         reader = MaskReader(len(found.declared)) if found.declared else None
-        _list_folders(found, folder.folders_of(path), PLAIN, reader)
+        found.folders = folder.folders_of(path)
+        _list_folders(found, found.folders, PLAIN, reader)
     elif layout == "CamVid":
         found.declared = camvid.CAMVID_LABELS
         _list_folders(found, camvid.folders_of(path), PLAIN, camvid.CAMVID_READER)
     elif layout == "YAML file":
         given = yamlfile.describe(path)
-        found.declared = given.labels
+        found.declared, found.description = given.labels, given
         _list_folders(found, given.folders, given.suffixes, given.reader, given.bands, given.preview)
     else:
         _list_opened(found)
@@ -116,8 +122,6 @@ def _list_folders(
             ]
     first = next((scene.image for scenes in found.scenes.values() for scene in scenes), None)
     found.inputs = {IMAGE: Input() if first is None else input_of(first, bands, preview)}
-    labels = found.declared or LabelSet.numbered(255)
-    found.tasks = {SEMANTIC: Task(labels, reader or MaskReader(len(labels)))}
     if "train" in found.scenes and "val" not in found.scenes and len(found.scenes["train"]) > 1:
         found.held_out = True
         scenes = found.scenes.pop("train")
@@ -126,6 +130,9 @@ def _list_folders(
         found.scenes["train"] = [scene for scene in scenes if scene.name not in val]
         found.scenes["val"] = [scene for scene in scenes if scene.name in val]
         found.scenes |= rest
+    labels = found.declared or LabelSet.numbered(255)
+    tasks = {SEMANTIC: Task(labels, reader or MaskReader(len(labels)))}
+    found.tasks = dict.fromkeys(found.scenes, tasks)
 
 
 def _list_opened(found: Listing) -> None:
@@ -137,18 +144,11 @@ def _list_opened(found: Listing) -> None:
         except DataError as error:
             found.unusable.append(str(error))
             continue
-        if isinstance(dataset, TiledDataset):
-            dataset = dataset.dataset
         if not isinstance(dataset, FileDataset):
             continue
-        found.inputs, found.tasks = dataset.sources, dataset.tasks
+        found.inputs, found.tasks[split] = dataset.sources, dataset.tasks
         found.declared = next(iter(dataset.labels.values()))
         found.scenes[split] = list(dataset.scenes)
-
-
-def kind_of(listing: Listing) -> InputKind:
-    """Of the first input."""
-    return next(iter(listing.inputs.values())).kind
 
 
 def _place(split: str, prefix: str, file: ImageFile) -> Place:

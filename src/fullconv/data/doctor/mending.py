@@ -14,6 +14,7 @@ from fullconv.data.mask import RawMask, packed
 from fullconv.data.sample import Array
 from fullconv.errors import DataError
 from fullconv.labels import VOID
+from fullconv.metrics.boundary import filled
 
 
 def mended(raw: RawMask, coding: Coding, split: str) -> Array:
@@ -43,7 +44,7 @@ def mended(raw: RawMask, coding: Coding, split: str) -> Array:
     strange = ~_lookup(facts.values[sure])[raw.values]
     classes = coding.reader.labels("mask", replace(raw, values=np.where(strange, VOID, raw.values), palette=None))
     if soft:
-        return _filled(classes, strange)
+        return _settled(classes, strange)
     classes[strange] = VOID
     return classes
 
@@ -69,7 +70,7 @@ def _from_colours(raw: RawMask, facts: MaskFacts, coding: Coding) -> Array:
     rows, columns = (axis[decided] for axis in np.nonzero(strange))
     classes[rows, columns] = np.where(of_none, VOID, targets[nearest])[where[decided]]
     strange[rows, columns] = False
-    return _filled(classes, strange)
+    return _settled(classes, strange)
 
 
 def _lookup(values: NDArray[np.uint32]) -> NDArray[np.bool_]:
@@ -79,14 +80,6 @@ def _lookup(values: NDArray[np.uint32]) -> NDArray[np.bool_]:
     return table
 
 
-def _filled(classes: Array, strange: NDArray[np.bool_]) -> Array:
+def _settled(classes: Array, strange: NDArray[np.bool_]) -> Array:
     """Strange pixels take the class of the nearest that is not; void where none is."""
-    from scipy.ndimage import distance_transform_edt
-
-    if strange.all():
-        return np.full_like(classes, VOID)
-    if not strange.any():
-        return classes
-    rows, columns = distance_transform_edt(strange, return_distances=False, return_indices=True)
-    nearest: Array = classes[rows, columns]
-    return nearest
+    return np.full_like(classes, VOID) if strange.all() else filled(classes, ~strange)

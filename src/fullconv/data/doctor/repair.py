@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,30 @@ import numpy as np
 from PIL import Image
 
 from fullconv.data.doctor import coding as code
+from fullconv.data.doctor.budget import PIXELS, Budget, threads_for
 from fullconv.data.doctor.coding import verdict
 from fullconv.data.doctor.diagnosis import Diagnosis, Looked
 from fullconv.data.doctor.findings import KINDS, LEAKS
 from fullconv.data.doctor.mending import mended
-from fullconv.data.image import read_image, turned
+from fullconv.data.doctor.yamltext import description
+from fullconv.data.folder import write_classes
+from fullconv.data.image import read_image
 from fullconv.data.mask import MaskReader, read_raw, write_mask
+from fullconv.data.orientation import turned
 from fullconv.data.sample import Array
 from fullconv.errors import DataError, OptionError, printable
 from fullconv.files import atomic, fresh_folder
+from fullconv.labels import LabelSet
 
 Progress = Callable[[int, int], None]
 
 REPORT = "changes.json"
+
+DESCRIPTION = "data.yaml"
+"""Written beside the copy of a YAML file's data where the folder alone would not say all that the file says."""
+
+_HELD = 4
+"""Mending holds about so many times as much as looking at a mask does."""
 
 
 @dataclass
@@ -36,6 +48,7 @@ class Repaired:
 
     Attributes:
         path: of the repaired copy.
+        data: what to train on: the copy, or the YAML file in it.
         written: scenes.
         changed: what was done -> the names of the scenes it was done to.
         dropped: why -> the names of the scenes that are not in the copy.
@@ -43,6 +56,7 @@ class Repaired:
     """
 
     path: Path
+    data: Path
     written: int = 0
     changed: dict[str, list[str]] = field(default_factory=dict)
     dropped: dict[str, list[str]] = field(default_factory=dict)
@@ -52,6 +66,7 @@ class Repaired:
         """A JSON object."""
         return {
             "path": printable(self.path),
+            "data": printable(self.data),
             "written": self.written,
             "changed": _printable(self.changed),
             "dropped": _printable(self.dropped),
@@ -63,7 +78,8 @@ def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) 
     """Write a repaired copy of an examined data set.
 
     Images are copied byte for byte, but for pictures whose kind differs from most, which become 8-bit RGB PNG; masks
-    are written as palette PNG. What cannot be used is left out, and so are the scenes of train that another split has.
+    are written as palette PNG. What cannot be used is left out, and so are the scenes of a split that a later one (of
+    train, val and test) has too. What a YAML file says of bands and tiles is said by `DESCRIPTION` in the copy.
 
     Args:
         found: of the whole examination, not of its fast part.
@@ -78,7 +94,12 @@ def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) 
     out = Path(out)
     _require_repairable(found, out)
     leaks = {name: f.kind for f in found.findings if f.kind in LEAKS for name in f.names}
-    result = Repaired(out, left=[f.title for f in found.findings if "{fix}" not in KINDS[f.kind].remedy])
+    more = description(found.listing, _labels(found))
+    result = Repaired(
+        out,
+        out / DESCRIPTION if more else out,
+        left=[f.title for f in found.findings if "{fix}" not in KINDS[f.kind].remedy],
+    )
     for kind, places in (
         ("image without mask", found.listing.lonely_images),
         ("mask without image", found.listing.lonely_masks),
@@ -86,9 +107,15 @@ def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) 
     ):
         for place in places:
             result.dropped.setdefault(kind, []).append(f"{place.split}/{place.path.name}")
-    with fresh_folder(out) as folder, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    budget, held = Budget(PIXELS), [_HELD * _pixels(each) for each in found.looked]
+    threads = threads_for(held, os.cpu_count() or 1)
+    with fresh_folder(out) as folder, ThreadPoolExecutor(threads) as pool:
 
         def work(each: Looked) -> tuple[str, list[str], str | None]:
+            with budget.taken(_HELD * _pixels(each)):
+                return mend(each)
+
+        def mend(each: Looked) -> tuple[str, list[str], str | None]:
             name = f"{each.split}/{each.scene.name}"
             if name in leaks:
                 return name, [], leaks[name]
@@ -110,8 +137,12 @@ def repair(found: Diagnosis, out: str | Path, progress: Progress | None = None) 
                 progress(done, len(found.looked))
         if not result.written:
             raise DataError(f"{printable(found.listing.source)}: no image and mask can be used; nothing was written")
-        names = next(iter(found.codings.values())).labels.names
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+        write_classes(folder, _labels(found))
+        if more:
+            splits = "".join(
+                f"{split}: {split}/images\n" for split in found.listing.scenes if (folder / split).is_dir()
+            )
+            (folder / DESCRIPTION).write_text(splits + more, "utf-8")
         (folder / REPORT).write_text(json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n", "utf-8")
     return result
 
@@ -129,12 +160,13 @@ _CHANGES = {
 
 def _require_repairable(found: Diagnosis, out: Path) -> None:
     listing = found.listing
-    one = len(listing.inputs) == len(listing.tasks) == 1
+    tasks = [task for own in listing.tasks.values() for task in own.values()]
+    one = len(listing.inputs) == len(found.codings) == 1
     if found.fast:
         raise OptionError(
             f"{printable(listing.source)}: only some of its masks were looked at; examine it without fast"
         )
-    if not one or not all(isinstance(task.reader, MaskReader) for task in listing.tasks.values()):
+    if not one or not all(isinstance(task.reader, MaskReader) for task in tasks):
         raise OptionError(
             f"{printable(listing.source)} is a {listing.layout}; data sets of one picture and one mask file a scene "
             "can be repaired, others by hand"
@@ -158,7 +190,7 @@ def _mask(found: Diagnosis, each: Looked) -> tuple[Array, list[str]]:
         raise DataError("the image cannot be read")
     if facts.problem is not None:
         raise DataError("the mask cannot be read")
-    coding, changes = found.codings[task], []
+    coding, changes = found.codings[task][each.split], []
     raw = read_raw(each.scene.masks[task], allow_lossy=True)
     if facts.size == image.size[::-1] != image.size:
         if image.orientation == 1:  # also where the mask alone says that it is turned: which is right cannot be told
@@ -188,9 +220,17 @@ def _write(found: Diagnosis, each: Looked, mask: Array, folder: Path) -> list[st
         changes.append("image converted to 8-bit RGB")
     else:
         shutil.copyfile(source, target)
-    labels = next(iter(found.codings.values())).labels
-    write_mask(folder / each.split / "masks" / f"{each.scene.name}.png", mask, labels)
+    write_mask(folder / each.split / "masks" / f"{each.scene.name}.png", mask, _labels(found))
     return changes
+
+
+def _pixels(each: Looked) -> int:
+    sizes = [facts.size for facts in each.images.values()] + [facts.size for facts in each.masks.values()]
+    return max(map(prod, sizes))
+
+
+def _labels(found: Diagnosis) -> LabelSet:
+    return found.labels(next(iter(found.codings)))
 
 
 def _scaled(mask: Array, size: tuple[int, int]) -> Array:
