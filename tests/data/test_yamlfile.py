@@ -437,9 +437,8 @@ def test_steel(shared_data: Path, tmp_path: Path) -> None:
 
 def test_names_may_be_those_of_the_colours(tmp_path: Path) -> None:
     path = make_yaml(tmp_path)
-    path.write_text(
-        "train: images/train\nmasks_dir: annotations\ncolors: {b: '#010203', void: '#000000', a: '#040506'}"
-    )
+    colors = "colors: {b: '#010203', void: '#000000', a: '#040506'}"
+    path.write_text(f"train: images/train\nmasks_dir: annotations\n{colors}")
     given = describe(path)
     assert given.labels.names == ("b", "a")
     assert given.reader.colors == {(1, 2, 3): 0, (0, 0, 0): VOID, (4, 5, 6): 1}

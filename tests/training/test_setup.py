@@ -332,8 +332,9 @@ def test_masks_that_would_be_learned_wrong_are_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{root}: training would not start, or learn wrong labels:\n"
         "  masks that count classes from 1: 7 of those looked at (train/0000, train/0001, train/0002, train/0003, "
-        "val/0004, val/0005, test/0006); in a YAML file: label_mapping: {0: 255, 1: 0, 2: 1, 3: 2}; or counted from 0: "
-        f"fullconv doctor '{root}' --fix FIXED"
+        f'val/0004, val/0005, test/0006); in a YAML file of this one line: {{path: "{root}", train: train/images, val: '
+        "val/images, test: test/images, masks_dir: masks, names: [ground, a, b], label_mapping: {0: 255, 1: 0, 2: 1, "
+        f"3: 2}}}}; or counted from 0: fullconv doctor '{root}' --fix FIXED"
     )
     (root / "classes.txt").write_text("ground\na\n")
     for path in root.glob("*/masks/*.png"):

@@ -97,7 +97,6 @@ def evaluate(
         notes = {
             "classes without a true pixel are left out of mean IU": result.rule(task) == "excluded",
             f"boundary F {percent(f.mean) if f else None} (within {within})": f is not None,
-            is not None,
         }
         print_scores(
             each,

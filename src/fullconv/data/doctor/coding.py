@@ -52,6 +52,7 @@ class Coding:
         threshold: grey masks are two classes with soft edges.
         binary: 255 marks class 1.
         from_one: splits whose masks count classes from 1.
+        guessed: nothing says which colour is which class; the classes are named by their colours.
     """
 
     labels: LabelSet
@@ -62,6 +63,7 @@ class Coding:
     threshold: bool = False
     binary: bool = False
     from_one: frozenset[str] = frozenset()
+    guessed: bool = False
 
 
 def find_coding(masks: Sequence[tuple[str, MaskFacts]], reader: MaskReader, labels: LabelSet | None) -> Coding:
@@ -91,8 +93,9 @@ def find_coding(masks: Sequence[tuple[str, MaskFacts]], reader: MaskReader, labe
     if labels is None and numbered:
         numbered_labels = LabelSet.numbered(_count(numbered, from_one))
         labels = LabelSet(("background", "foreground")) if binary else numbered_labels
-    table, recovered = colour_table(coloured, numbers, reader, labels)
-    if labels is None:
+    table, recovered, guessed = colour_table(coloured, numbers, reader, labels)
+    guessed = guessed and not numbers
+    if labels is None or guessed:  # names that the data set has would be given to the wrong colours
         labels = LabelSet(*named_by_colour(table)) if table else LabelSet.numbered(1)
     elif recovered:
         table = {colour: number if number < len(labels) else VOID for colour, number in table.items()}
@@ -102,7 +105,7 @@ def find_coding(masks: Sequence[tuple[str, MaskFacts]], reader: MaskReader, labe
         reader = MaskReader(len(labels))
     if binary:
         reader = MaskReader(len(labels), {0: 0, VOID: 1}, reader.colors)
-    return Coding(labels, reader, declared, table, recovered, threshold, binary, from_one)
+    return Coding(labels, reader, declared, table, recovered, threshold, binary, from_one, guessed)
 
 
 def verdict(facts: MaskFacts, coding: Coding, split: str) -> str:

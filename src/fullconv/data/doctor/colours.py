@@ -23,8 +23,8 @@ _FEW = 4
 
 def colour_table(
     coloured: Sequence[MaskFacts], numbered: Sequence[MaskFacts], reader: MaskReader, labels: LabelSet | None
-) -> tuple[dict[int, int], bool]:
-    """Packed colour -> class, and whether that had to be recovered.
+) -> tuple[dict[int, int], bool, bool]:
+    """Packed colour -> class, whether that had to be recovered, and whether nothing says which colour is which class.
 
     Args:
         coloured: masks of colours.
@@ -33,10 +33,10 @@ def colour_table(
         labels: as declared, or as found from `numbered`; None where nothing says.
     """
     if reader.colors:
-        return {_number(colour): target for colour, target in reader.colors.items()}, False
+        return {_number(colour): target for colour, target in reader.colors.items()}, False, False
     found = solid_colours(coloured)
     if not found:
-        return {}, bool(coloured)
+        return {}, bool(coloured), False
     known: dict[int, int] = {}
     for facts in numbered:
         if facts.palette is not None:
@@ -52,12 +52,12 @@ def colour_table(
         if sum(colour in table for colour in found) >= min(0.9 * len(found), max(len(found) - 1, 3)):
             highest = max((k for c, k in candidate.items() if c in found), default=0)
             own = {c: k for c, k in table.items() if labels is not None or k <= highest or k == VOID}
-            return {**dict.fromkeys(found, VOID), **own}, True
+            return {**dict.fromkeys(found, VOID), **own}, True, False
     # Black is background where it occurs, or void where it is one too many; the others by frequency.
     if labels is not None and len(found) == len(labels) + 1 and 0 in found:
-        return {0: VOID} | {colour: number for number, colour in enumerate(c for c in found if c)}, True
+        return {0: VOID} | {colour: number for number, colour in enumerate(c for c in found if c)}, True, True
     ordered = sorted(found, key=lambda colour: colour != 0)
-    return {colour: number for number, colour in enumerate(ordered)}, True
+    return {colour: number for number, colour in enumerate(ordered)}, True, True
 
 
 def solid_colours(masks: Sequence[MaskFacts]) -> list[int]:

@@ -200,7 +200,8 @@ def _mask(found: Diagnosis, each: Looked) -> tuple[Array, list[str]]:
     kind = verdict(facts, coding, each.split)
     mask = mended(raw, coding, each.split)
     if kind != code.OK:
-        changes.append(_CHANGES[kind])
+        named = " named by them: rename those in classes.txt" if kind == code.COLOURED and coding.guessed else ""
+        changes.append(_CHANGES[kind] + named)
     if mask.shape != image.size:
         mask = _scaled(mask, image.size)
         changes.append("mask scaled to its image's size")
