@@ -340,7 +340,7 @@ def test_masks_that_would_be_learned_wrong_are_refused(tmp_path: Path) -> None:
     for path in root.glob("*/masks/*.png"):
         save(path, np.where(scene(int(path.stem))[1] == 1, 255, 0).astype(np.uint8))
     with pytest.raises(
-        DataError, match=r"two-class masks of 0 and 255: \d of those.*label_mapping: {0: 0, 255: 1}; or"
+        DataError, match=r"two-class masks of 0 and 255: \d of those.*label_mapping: {0: 0, 255: 1}}; or"
     ):
         open_splits(root)
 

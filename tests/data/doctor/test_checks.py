@@ -441,3 +441,19 @@ def test_the_weights_of_camvid_are_near_those_published(shared_data: Path) -> No
     assert np.argsort(weights[others]).tolist() == np.argsort(np.array(published)[others]).tolist()
     np.testing.assert_allclose(weights[others], np.array(published)[others], rtol=0.2)
     assert 1 / 3 < weights[6] / published[6] < 3
+
+
+def test_no_image_and_one_image_alone(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "empty" / name).mkdir(parents=True)
+    (only,) = examine(tmp_path / "empty").findings
+    assert (only.kind, only.severity) == ("no image", "error")
+    one = make_folder(tmp_path / "one", "{kind}/{name}", {"train": 1})
+    (alone,) = [each for each in examine(one).findings if each.kind == "one image alone"]
+    assert alone.names == ("train/0000",)
+    assert alone.remedy == "add images or a val split; or cut it, in a YAML file: tile: 128"
+    cut = tmp_path / "cut.yaml"
+    cut.write_text(f"path: {one}\ntrain: images\nnames: [a, b, c]\ntile: 16\n")
+    assert "one image alone" not in {each.kind for each in examine(cut).findings}
+    both = make_folder(tmp_path / "both", counts={"train": 1, "val": 1})
+    assert "one image alone" not in {each.kind for each in examine(both).findings}

@@ -47,6 +47,12 @@ def _names(places: Sequence[Place]) -> tuple[str, ...]:
     return tuple(_name(place.split, place.path.name) for place in places)
 
 
+def _alone(listing: Listing) -> bool:
+    """Whether val would be held out of the one image of train."""
+    cut = listing.description is not None and listing.description.tile
+    return not cut and "val" not in listing.scenes and len(listing.scenes.get("train", ())) == 1
+
+
 def _of_files(found: Diagnosis) -> Iterator[Finding]:
     """What the listing and the readers say."""
     listing, fix = found.listing, {"fix": fix_command(found.listing.source)}
@@ -60,6 +66,10 @@ def _of_files(found: Diagnosis) -> Iterator[Finding]:
             yield Finding(kind, _names(places), fix)
     if listing.unusable:
         yield Finding("cannot be listed", tuple(listing.unusable))
+    elif listing.folders and not (listing.count or listing.lonely_images):
+        yield Finding("no image", (printable(listing.source),))
+    if _alone(listing):
+        yield Finding("one image alone", tuple(_name("train", scene.name) for scene in listing.scenes["train"]))
     unreadable = [
         (_name(each.split, each.scene.name), facts.problem)
         for each in found.looked

@@ -36,6 +36,14 @@ KINDS: dict[str, Kind] = {
     "cannot be listed": Kind(
         ERROR, "splits that cannot be opened", "they cannot be trained or scored on", "see the message"
     ),
+    "no image": Kind(
+        ERROR, "data without any image", "there is nothing to learn from",
+        "put images and masks there, or name another folder",
+    ),
+    "one image alone": Kind(
+        ERROR, "one image, and no val", "val is held out of train, where nothing would be left",
+        "add images or a val split; or cut it, in a YAML file: tile: 128",
+    ),
     "image without mask": Kind(
         ERROR, "images without mask", "training does not start: whether they are empty or forgotten cannot be told",
         f"add the masks, or leave the images out: {_FIX}",
