@@ -25,6 +25,10 @@ def test_the_page_shows_every_key() -> None:
     assert set(yaml.safe_load(BLOCKS[0])) == set(KEYS) - {"test"}
 
 
+def test_every_example_has_its_result() -> None:
+    assert len(re.findall(r"^Mean IU \*\*\d\d\.\d\*\*", PAGE, re.MULTILINE)) == len(EXAMPLES)
+
+
 def test_there_is_an_example_of_each_data_set() -> None:
     assert [yaml.safe_load(block)["path"] for block in BLOCKS[1:]] == list(EXAMPLES)
     assert all(len(block.splitlines()) <= 10 for block in BLOCKS[1:])
