@@ -183,9 +183,10 @@ def _inferred(source: str, path: Path, folders: Folders, files: Sequence[Path]) 
     present, void = _scan(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
     count = 1 + max(present, default=0)
     if count == 1 and void:
+        two_classes = as_yaml(path, folders, ("background", "foreground"), f"label_mapping: {{0: 0, {VOID}: 1}}")
         raise DataError(
             f"{printable(source)}: the masks hold only 0 and {VOID}, and {VOID} is void; if it marks a class, open a "
-            f"YAML file of this one line instead: {_two_classes(path, folders)}"
+            f"YAML file of this one line instead: {two_classes}"
         )
     if 4 * len(present) < count:
         raise DataError(
@@ -217,12 +218,13 @@ def _scan(files: tuple[tuple[Path, int, int], ...]) -> tuple[tuple[int, ...], bo
     return tuple(np.flatnonzero(occurs[:VOID]).tolist()), bool(occurs[VOID])
 
 
-def _two_classes(path: Path, folders: Folders) -> str:
-    """The YAML, on one line, that opens a plain folder with 255 as class 1."""
+def as_yaml(path: Path, folders: Folders, names: Sequence[str], keys: str) -> str:
+    """The YAML, on one line, that opens a plain folder with these names and further keys, all as YAML has them."""
     root = path.resolve()  # the user may keep the YAML file anywhere
     images = [f"{split}: {folders[split][0][0].relative_to(path).as_posix()}" for split in folders]
-    keys = [f"path: {printable(json.dumps(str(root), ensure_ascii=False))}", *images, "masks_dir: masks"]
-    return f"{{{', '.join(keys)}, names: [background, foreground], label_mapping: {{0: 0, {VOID}: 1}}}}"
+    whole = [f"path: {printable(json.dumps(str(root), ensure_ascii=False))}", *images, "masks_dir: masks"]
+    whole += [f"names: [{', '.join(names)}]", keys]
+    return f"{{{', '.join(whole)}}}"
 
 
 def _palette(files: Sequence[Path], count: int) -> tuple[Colour, ...]:

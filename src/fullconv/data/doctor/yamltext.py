@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from fullconv.data.doctor.listing import Listing
+from fullconv.data.folder import as_yaml
 from fullconv.errors import printable
 from fullconv.labels import LabelSet
 
@@ -23,12 +24,8 @@ def in_yaml(listing: Listing, names: Sequence[str], keys: str) -> str:
         return f"in its YAML file: {keys}"
     if not listing.folders:
         return ""
-    root = Path(listing.source)
-    images = [f"{split}: {pairs[0][0].relative_to(root).as_posix()}" for split, pairs in listing.folders.items()]
-    classes = f"names: [{', '.join(map(quoted, names))}]"
-    # The whole path: the user may keep the YAML file anywhere.
-    whole = [f"path: {_text(str(root.resolve()))}", *images, "masks_dir: masks", classes, keys]
-    return f"in a YAML file of this one line: {{{', '.join(whole)}}}"
+    whole = as_yaml(Path(listing.source), listing.folders, [quoted(name) for name in names], keys)
+    return f"in a YAML file of this one line: {whole}"
 
 
 def description(listing: Listing, labels: LabelSet) -> str:
