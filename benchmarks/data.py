@@ -30,7 +30,7 @@ from fullconv.data.augment import Augmentation
 from fullconv.data.check import check
 from fullconv.inference import batches
 from fullconv.training import loop
-from fullconv.training.loading import load_batch
+from fullconv.training.loading import Loader
 from fullconv.training.train import train
 from measure import commit, take_turns
 
@@ -89,7 +89,7 @@ def speeds(root: Path, runs: int, count: int) -> dict[str, list[float]]:
         def go() -> None:
             for start in range(0, count, BATCH):
                 draws = [(0, index) for index in range(start, start + BATCH)]
-                batch = load_batch(data, draws, AUGMENTATION, seed=0)
+                (batch,) = Loader(data, (), AUGMENTATION, seed=0)(draws)  # crops are of one size
                 batches.to_tensor(batch.inputs["image"], torch.device("cpu"))
                 torch.from_numpy(np.stack(batch.masks["semantic"]))
 

@@ -14,7 +14,7 @@ from fullconv.data.wafer import Wafer
 from fullconv.demo import run_demo
 from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
-from fullconv.training.loop import Tick
+from fullconv.training.progress import Tick
 
 
 def test_it_trains_scores_labels_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fullconv.files import atomic
+from fullconv.files import atomic, sync_folder
 
 
 def listed(folder: Path) -> list[str]:
@@ -60,7 +62,7 @@ def test_a_failing_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytes
     def fail(*_: Any) -> None:
         raise OSError("Input/output error")
 
-    monkeypatch.setattr(*((os, "fsync") if function == "fsync" else (Path, "replace")), fail)
+    monkeypatch.setattr(os if function == "fsync" else Path, function, fail)
     with pytest.raises(OSError, match="Input/output error"), atomic(target) as temporary:
         temporary.write_bytes(b"new")
     assert target.read_bytes() == b"old"
@@ -74,11 +76,43 @@ def test_only_durable_files_wait_for_the_disk(tmp_path: Path, monkeypatch: pytes
     with atomic(tmp_path / "map.png", durable) as temporary:
         temporary.write_bytes(b"new")
         assert not synced
-    assert len(synced) == durable
+    once = 2 if os.name == "posix" else 1  # the file, and the folder's names
+    assert len(synced) == durable * once
     assert (tmp_path / "map.png").read_bytes() == b"new"
     with atomic(tmp_path / "state.pt") as temporary:
         temporary.write_bytes(b"new")
-    assert len(synced) == durable + 1, "durable unless told otherwise"
+    assert len(synced) == durable * once + once, "durable unless told otherwise"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synced on POSIX")
+def test_the_file_is_synced_before_its_name_and_its_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[bool, list[str]]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: told.append((stat.S_ISDIR(os.fstat(number).st_mode), listed(tmp_path)))
+    )
+    with atomic(tmp_path / "map.png") as temporary:
+        temporary.write_bytes(b"new")
+    assert told == [(False, [temporary.name]), (True, ["map.png"])]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synced on POSIX")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_share_that_cannot_sync_folders_is_no_error_but_a_failing_disk_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            sync_folder(tmp_path)
+    else:
+        sync_folder(tmp_path)
+    monkeypatch.setattr(os, "name", "nt")
+    sync_folder(tmp_path / "never opened")
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

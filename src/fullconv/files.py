@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -21,8 +22,9 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
     Args:
         path: of the target; missing folders are made.
-        durable: it is on the disk before the target is replaced, so that a power cut leaves the old file or the new
-            one. That costs milliseconds, which masks and pictures by the thousand, made again in seconds, need not.
+        durable: it is on the disk before the target is replaced, and the new name when the block is left, so that a
+            power cut leaves the old file or the new one, and after the block the new one. That costs milliseconds,
+            which masks and pictures by the thousand, made again in seconds, need not.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +43,22 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+    if durable:
+        sync_folder(target.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can tell (POSIX; some shares cannot)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

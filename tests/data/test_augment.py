@@ -226,6 +226,10 @@ def test_nothing_to_change_changes_nothing() -> None:
         ({"crop": (8, 0)}, r"crop \(8, 0\); expected at least 1 x 1"),
         ({"jitter": 1.5}, r"jitter 1.5; expected 0\.\.1"),
         ({"jitter": float("nan")}, r"jitter nan; expected 0\.\.1"),
+        ({"shift": -1}, r"shift -1; expected a whole number of 0\.\.4096"),
+        ({"shift": 4097}, r"shift 4097; expected a whole number of 0\.\.4096"),
+        ({"shift": 1.5}, r"shift 1.5; expected a whole number"),
+        ({"shift": True}, r"shift True; expected a whole number"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, tuple[int, int]], message: str) -> None:
@@ -309,3 +313,143 @@ def test_only_photographs_are_jittered_and_framed_in_grey(kind: InputKind, photo
     framed = augment(scene, Augmentation((6, 20)), np.random.default_rng(1), {"x": kind}).inputs["x"]
     expected = [FILL] * 3 if photo else np.floor(image.mean((0, 1))).tolist()
     assert framed[0, 0].tolist() == expected or framed[0, -1].tolist() == expected
+
+
+def translated(array: NDArray[np.generic], offset: tuple[int, int], size: tuple[int, int], fill: object) -> Array:
+    """Pixel by pixel: what stands at (y, x) of a window in which the array begins at `offset`."""
+    result = np.full((*size, *array.shape[2:]), fill, array.dtype)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            v, u = y - offset[0], x - offset[1]
+            if 0 <= v < array.shape[0] and 0 <= u < array.shape[1]:
+                result[y, x] = array[v, u]
+    return result
+
+
+def offset_of(result: Sample) -> tuple[int, int] | None:
+    """Where the first pixel of `coordinates` came to lie; None if no pixel is left."""
+    there, rows, columns = shown(result)
+    if not there.any():
+        return None
+    y, x = (int(axis[0]) for axis in np.nonzero(there))
+    return y - int(rows[y, x]), x - int(columns[y, x])
+
+
+@settings(deadline=None)
+@given(sides, sides, st.integers(1, 70), seeds)
+def test_a_shift_translates_and_keeps_the_size(height: int, width: int, shift: int, seed: int) -> None:
+    sample = coordinates(height, width)
+    result = apply(sample, Augmentation(shift=shift), seed)
+    offset = offset_of(result) or (height, 0)  # all has moved out
+    assert max(map(abs, offset)) <= max(shift, height)
+    for name, mask in sample.masks.items():
+        assert np.array_equal(result.masks[name], translated(mask, offset, (height, width), VOID))
+    image = translated(sample.inputs[IMAGE], offset, (height, width), FILL)
+    assert np.array_equal(result.inputs[IMAGE], image)
+
+
+def test_a_shift_reaches_every_place_and_none_beyond() -> None:
+    offsets = [offset_of(apply(coordinates(9, 8), Augmentation(shift=2), seed)) for seed in range(600)]
+    assert set(offsets) == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}
+    assert min(offsets.count(place) for place in set(offsets)) > 5  # 24 each are expected
+
+
+@settings(deadline=None)
+@given(sides, sides, crops, st.integers(1, 40), seeds)
+def test_a_shift_comes_before_the_crop(height: int, width: int, crop: tuple[int, int], shift: int, seed: int) -> None:
+    sample = coordinates(height, width)
+    result = apply(sample, Augmentation(crop, shift=shift), seed)
+    offset = offset_of(result)
+    if offset is None:
+        assert (result.inputs[IMAGE] == FILL).all()
+        return
+    first = offset_of(apply(sample, Augmentation(crop), seed))  # the same crop, whose place is drawn first
+    assert first is not None
+    move = offset[0] - first[0], offset[1] - first[1]
+    assert max(map(abs, move)) <= shift
+    for found, array, fill in (
+        (result.inputs[IMAGE], sample.inputs[IMAGE], FILL),
+        (result.masks["row"], sample.masks["row"], VOID),
+    ):
+        moved = translated(array, move, (height, width), fill)
+        assert np.array_equal(found, translated(moved, first, crop, fill))
+
+
+def test_a_shift_and_a_crop_reach_every_place() -> None:
+    sample = coordinates(6, 5)
+    offsets = {offset_of(apply(sample, Augmentation((4, 3), shift=1), seed)) for seed in range(600)}
+    assert offsets == {(y, x) for y in range(-3, 2) for x in range(-3, 2)}
+
+
+def test_a_shift_is_scaled_with_the_image() -> None:
+    """Of a whole image at twice its size, a margin is twice the shift; nothing else changes."""
+    sample, shifts = coordinates(7, 9), set()
+    whole = apply(sample, Augmentation((14, 18), (2, 2)), 0)
+    for seed in range(100):
+        result = apply(sample, Augmentation((14, 18), (2, 2), shift=3), seed)
+        there, _, _ = shown(result)
+        rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
+        down, across = (
+            int(lines[0]) if lines[0] else int(lines[-1]) + 1 - size for lines, size in ((rows, 14), (columns, 18))
+        )
+        assert np.array_equal(result.masks["row"], translated(whole.masks["row"], (down, across), (14, 18), VOID))
+        assert np.array_equal(result.masks["column"], translated(whole.masks["column"], (down, across), (14, 18), VOID))
+        shifts.add((down, across))
+    assert {value for pair in shifts for value in pair} == {-6, -4, -2, 0, 2, 4, 6}
+
+
+@settings(deadline=None)
+@given(sides, sides, crops, st.floats(0.2, 3), st.floats(1, 2), st.integers(1, 80), seeds)
+def test_image_and_mask_are_shifted_together(
+    height: int, width: int, crop: tuple[int, int], low: float, ratio: float, shift: int, seed: int
+) -> None:
+    result = apply(coordinates(height, width), Augmentation(crop, (low, low * ratio), flip=True, shift=shift), seed)
+    image, (there, rows, columns) = result.inputs[IMAGE].astype(int), shown(result)
+    assert image.shape == (*crop, 3)
+    assert (image[~there] == FILL).all()
+    assert np.array_equal(there, columns != VOID)
+    if there.any():  # as in `test_image_and_mask_move_together`
+        tolerance = 1 + max(1 / low, 1)
+        assert np.abs(image[there][:, 0] - rows[there]).max() <= tolerance
+        assert np.abs(image[there][:, 1] - columns[there]).max() <= tolerance
+        assert (image[there][:, 2] == MARK).all()
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+@pytest.mark.parametrize("crop", [None, (9, 11), (5, 20)])
+def test_what_moves_in_beside_measured_values_is_their_mean(kind: str, crop: tuple[int, int] | None) -> None:
+    sample, voids = noise(0, (9, 11), 4, kind), 0
+    for seed in range(10):
+        result = apply(sample, Augmentation(crop, shift=6), seed)
+        void = result.masks[SEMANTIC] == VOID
+        assert result.inputs[IMAGE].dtype == kind
+        assert (result.inputs[IMAGE][void] == margin(sample.inputs[IMAGE])).all()
+        assert np.isin(result.inputs[IMAGE][~void], sample.inputs[IMAGE]).all()
+        voids += int(void.sum())
+    assert voids
+
+
+def test_what_moves_in_beside_bytes_that_are_no_picture_is_their_mean() -> None:
+    image = np.random.default_rng(0).integers(0, 100, (6, 8, 3), dtype=np.uint8)
+    scene = Sample("a", {"x": image}, {SEMANTIC: np.zeros((6, 8), np.uint8)})
+    result = augment(scene, Augmentation(shift=4), np.random.default_rng(2), {"x": InputKind(light=False)})
+    void = result.masks[SEMANTIC] == VOID
+    assert void.any()
+    assert (result.inputs["x"][void] == np.floor(image.mean((0, 1)))).all()
+
+
+def test_a_large_shift_may_leave_nothing() -> None:
+    results = [apply(coordinates(5, 6), Augmentation(crop, shift=4096), 0) for crop in (None, (3, 9))]
+    for result in results:
+        assert (result.masks["row"] == VOID).all()
+        assert (result.inputs[IMAGE] == FILL).all()
+
+
+def test_no_shift_draws_nothing() -> None:
+    """Old runs stay as they were."""
+    found, expected = np.random.default_rng(0), np.random.default_rng(0)
+    augment(coordinates(9, 8), Augmentation(shift=0), found)
+    assert found.bit_generator.state == expected.bit_generator.state
+    augment(coordinates(9, 8), Augmentation((4, 3), (1, 2), flip=True, shift=0), found)
+    expected.uniform(size=4)  # scale, row, column, flip
+    assert found.bit_generator.state == expected.bit_generator.state

@@ -18,7 +18,7 @@ from PIL import Image
 from fullconv.errors import OptionError
 from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix
-from fullconv.report.html import Preview, Report, write_report
+from fullconv.report.html import Preview, Report, SplitData, write_report
 from fullconv.report.pictures import panels
 
 EVIL = "<script>alert('\"&1')</script>"
@@ -100,6 +100,13 @@ def everything() -> dict[str, Any]:
         "facts": {f"fact {EVIL}": f"text {EVIL}", "versions": f"version {EVIL}"},
         "notes": [f"note {EVIL}"],
         "rows": [{"step": i, "loss": 1 / (i + 1), "lr": 0.1, "val_mean_iu": None} for i in range(9)],
+        "class_rows": [{"step": 1.0, "background": 0.5, EVIL: 0.25, "ring": None}],
+        "splits": [
+            SplitData(f"split {EVIL}", 1234, ((4, 6), (5, 6), (8, 9)), 0.875, (0.75, 0.25, 0.0)),
+            SplitData("val", 5, ((7, 7), (7, 7), (7, 7)), 1.0, (0.9, 0.0996, 0.0004)),
+        ],
+        "weights": (0.5, 2.0, 1.0),
+        "fingerprint": f"print {EVIL}",
         "previews": [Preview(f"name {EVIL}", picture, 0.256), Preview("unscored", picture)],
     }
 
@@ -163,18 +170,54 @@ class TestContents:
 
     def test_sections_without_contents_are_left_out(self, page: Callable[..., Page]) -> None:
         bare, full = page(), page(**everything())
-        for heading in ("Training", "Examples", "Options and versions"):
+        for heading in ("Training", "Data", "Examples", "Options and versions"):
             assert heading not in bare.texts
             assert heading in full.texts
         assert len(bare.all("img")) == 1
-        assert len(full.all("img")) == 4
+        assert len(full.all("img")) == 5
+
+    def test_data_of_the_splits(self, page: Callable[..., Page]) -> None:
+        result = page(**everything())
+        assert result.after("labelled pixels %", 6) == [f"split {EVIL}", "1,234", "4 x 6", "5 x 6", "8 x 9", "87.5"]
+        assert result.after("87.5", 6) == ["val", "5", "7 x 7", "7 x 7", "7 x 7", "100.0"]
+        assert f"print {EVIL}" in result.texts
+
+    def test_classes_shares_and_weights(self, page: Callable[..., Page]) -> None:
+        result = page(**everything())
+        heads = result.after("true pixels", 4)
+        assert heads == [f"split {EVIL} %", "val %", "weight", "most often taken for"]
+        assert result.after("background", 7) == ["66.7", "75.0", "800", "75.0", "90.0", "0.5", EVIL]
+        assert result.after("ring", 7) == ["\N{EN DASH}", "\N{EN DASH}", "0", "0.0", "0.04", "1", "\N{EN DASH}"]
+        table = next(text for text in result.texts if text.startswith("Bars are solid"))
+        assert table.endswith("the weight is the class's factor in the loss.")
+        assert page().after("true pixels", 1) == ["most often taken for"]
+
+    @pytest.mark.parametrize(
+        "changes", [{"weights": (1.0, 2.0)}, {"splits": [SplitData("val", 1, ((1, 1),) * 3, 1.0, (0.5, 0.5))]}]
+    )
+    def test_refuses_other_numbers_of_classes(self, page: Callable[..., Page], changes: dict[str, Any]) -> None:
+        with pytest.raises(OptionError, match=r"3 labels, shares and weights of \[2\] classes; expected one a label"):
+            page(**changes)
 
 
 class TestSafety:
     def test_user_text_stays_text(self, page: Callable[..., Page]) -> None:
         result = page(**everything())
         assert {tag for tag, _ in result.elements}.isdisjoint({"script", "link", "iframe", "object", "base", "form"})
-        for text in ("title", "command", "option", "value", "item", "fact", "text", "version", "note", "name"):
+        for text in (
+            "title",
+            "command",
+            "option",
+            "value",
+            "item",
+            "fact",
+            "text",
+            "version",
+            "note",
+            "name",
+            "split",
+            "print",
+        ):
             assert f"{text} {EVIL}" in result.texts
         assert f"name {EVIL}: image, truth, prediction and errors, from left to right" in [
             a["alt"] for a in result.all("img")

@@ -30,7 +30,8 @@ from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
 from fullconv.training.draws import Batches
-from fullconv.training.loop import Tick, Trained
+from fullconv.training.loop import Trained
+from fullconv.training.progress import Tick
 from fullconv.training.losses import cross_entropy
 from fullconv.training.optimizer import make_optimizer
 from fullconv.training.recipes import RECIPES

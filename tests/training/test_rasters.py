@@ -28,7 +28,8 @@ from fullconv.inference.predict import predict
 from fullconv.labels import LabelSet
 from fullconv.nets import InputOptions
 from fullconv.training.loading import load_batch
-from fullconv.training.loop import Tick, Trained
+from fullconv.training.loop import Trained
+from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES
 from fullconv.training.setup import open_splits
 from fullconv.training.train import train

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fullconv import __version__
+from fullconv.cli.compare import compare
 from fullconv.cli.convert import convert
 from fullconv.cli.demo import demo
 from fullconv.cli.doctor import doctor
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, doctor, train, evaluate, predict, heatmap, inspect, fetch, convert):
+for verb in (demo, doctor, train, evaluate, compare, predict, heatmap, inspect, fetch, convert):
     app.command()(verb)
 app.command("import")(import_)
 app.command("upper-bound")(upper_bound)

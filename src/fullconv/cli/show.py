@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fullconv.metrics import Scores
-    from fullconv.training.loop import Tick
+    from fullconv.training.progress import Tick
 
 
 @contextmanager

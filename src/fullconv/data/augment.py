@@ -15,6 +15,9 @@ from fullconv.labels import VOID
 FILL = 124
 """Grey of the margin around pictures smaller than the crop; the mask is void there."""
 
+LARGEST_SHIFT = 4096
+"""Pixels that a sample may be translated by, at most."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -26,12 +29,16 @@ class Augmentation:
         flip: mirror left and right with probability 1/2.
         jitter: largest relative change of brightness, contrast and saturation of pictures, 0..1; measured values
             stay as they are.
+        shift: largest random translation in pixels of the sample, 0..4096, in each direction along each axis, before it
+            is cropped; what moves in from outside is margin, void in the mask (Long et al. 2015, section 4.4, where
+            it is called jittering and goes up to 32 pixels).
     """
 
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     jitter: float = 0.0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -43,6 +50,9 @@ class Augmentation:
             raise OptionError(f"crop {self.crop}; expected at least 1 x 1")
         if not 0 <= self.jitter <= 1:
             raise OptionError(f"jitter {self.jitter}; expected 0..1")
+        whole = isinstance(self.shift, int) and not isinstance(self.shift, bool)
+        if not (whole and 0 <= self.shift <= LARGEST_SHIFT):
+            raise OptionError(f"shift {self.shift!r}; expected a whole number of 0..{LARGEST_SHIFT}")
 
 
 def augment(
@@ -57,15 +67,20 @@ def augment(
     """
     kinds = kinds or {}
     inputs, masks = dict(sample.inputs), dict(sample.masks)
-    if options.crop is not None:
-        height, width = sample.size
-        factor = float(np.exp(rng.uniform(*np.log(options.scale))))
-        boxes = [_span(size, crop, factor, rng) for size, crop in zip((height, width), options.crop, strict=True)]
+    if options.crop is not None or options.shift:
+        shown = options.crop or sample.size
+        if options.crop is None:
+            boxes = [_Span(0.0, float(size), size, 0) for size in shown]
+        else:
+            factor = float(np.exp(rng.uniform(*np.log(options.scale))))
+            boxes = [_span(size, crop, factor, rng) for size, crop in zip(sample.size, shown, strict=True)]
+        if options.shift:
+            moves = rng.integers(-options.shift, options.shift + 1, 2).tolist()
+            boxes = [_moved(*each) for each in zip(boxes, sample.size, moves, strict=True)]
         inputs = {
-            name: _resample(image, boxes, options.crop, margin(image, kinds.get(name)))
-            for name, image in inputs.items()
+            name: _resample(image, boxes, shown, margin(image, kinds.get(name))) for name, image in inputs.items()
         }
-        masks = {name: _resample(mask, boxes, options.crop, VOID) for name, mask in masks.items()}
+        masks = {name: _resample(mask, boxes, shown, VOID) for name, mask in masks.items()}
     if options.flip and rng.random() < 0.5:
         inputs = {name: image[:, ::-1] for name, image in inputs.items()}
         masks = {name: mask[:, ::-1] for name, mask in masks.items()}
@@ -111,9 +126,23 @@ def _span(size: int, crop: int, factor: float, rng: np.random.Generator) -> _Spa
     return _Span(0.0, float(size), shown, int(rng.integers(0, crop - shown + 1)))
 
 
+def _moved(span: _Span, size: int, by: int) -> _Span:
+    """The same of an axis of `size` pixels that was translated `by` pixels, as far as it still shows the image.
+
+    Crop pixels are whole: like the size of a small image, the image's new border is rounded to them.
+    """
+    start, stop = span.start - by, span.stop - by
+    scale = span.size / (stop - start)
+    low, high = max(0.0, start), min(float(size), stop)
+    first, last = round((low - start) * scale), round((high - start) * scale)
+    return _Span(low, high, max(0, last - first), span.at + first)
+
+
 def _resample(array: Values, boxes: list[_Span], crop: tuple[int, int], fill: Values | int) -> Values:
     """(H, W[, C]) -> (*crop[, C]): the boxed part, scaled, on a ground of `fill`."""
     rows, columns = boxes
+    if not (rows.size and columns.size):  # translated out of sight
+        return np.full((*crop, *array.shape[2:]), fill, dtype=array.dtype)
     method = Image.Resampling.NEAREST if array.ndim == 2 else Image.Resampling.BILINEAR
     box = (columns.start, rows.start, columns.stop, rows.stop)
     whole = array.ndim == 2 or (array.shape[2] == 3 and array.dtype == np.uint8)

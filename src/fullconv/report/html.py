@@ -19,7 +19,7 @@ from fullconv.errors import OptionError
 from fullconv.files import atomic
 from fullconv.labels import VOID, LabelSet
 from fullconv.metrics import Scores
-from fullconv.report.charts import CHART_DPI, Rows, confusion_png, curves_png
+from fullconv.report.charts import CHART_DPI, Rows, class_iu_png, confusion_png, curves_png
 from fullconv.report.pictures import CORRECT, UNSCORED, WRONG, Picture
 
 _PAGE_WIDTH = 1100
@@ -46,6 +46,25 @@ class Preview:
     mean_iu: float | None = None
 
 
+@dataclass(frozen=True)
+class SplitData:
+    """What a split of the data holds.
+
+    Attributes:
+        name: of the split.
+        images: their number.
+        sizes: (H, W) of the smallest, the median and the largest image by area.
+        labelled: share of all pixels that are not void, 0..1.
+        shares: of the labelled pixels, one a class, 0..1.
+    """
+
+    name: str
+    images: int
+    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    labelled: float
+    shares: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """What the page shows.
@@ -59,12 +78,16 @@ class Report:
         scores: of K classes.
         counts: (K, K) int64, rows truth, columns prediction.
         rows: of metrics.csv, as `curves_png` takes them; empty where nothing was trained.
+        class_rows: of class_iu.csv, as `class_iu_png` takes them; may be empty.
+        splits: what was trained and scored on; may be empty.
+        weights: of the classes in the loss, K; empty: all are 1.
+        fingerprint: of the data.
         previews: the gallery; may be empty.
         worst: the images of lowest mean IU; may be empty.
         notes: sentences that the reader should see before the numbers are believed.
 
     Raises:
-        OptionError: labels, scores and counts of different numbers of classes.
+        OptionError: labels, scores, counts, shares or weights of different numbers of classes.
     """
 
     title: str
@@ -75,6 +98,10 @@ class Report:
     scores: Scores
     counts: NDArray[np.int64]
     rows: Rows = field(default=())
+    class_rows: Rows = field(default=())
+    splits: Sequence[SplitData] = field(default=())
+    weights: Sequence[float] = field(default=())
+    fingerprint: str = ""
     previews: Sequence[Preview] = field(default=())
     worst: Sequence[Preview] = field(default=())
     notes: Sequence[str] = field(default=())
@@ -86,6 +113,9 @@ class Report:
                 f"{classes} labels, scores of {len(self.scores.iu)} classes, counts of {self.counts.shape}; "
                 "expected one number of classes: make all three from one confusion matrix"
             )
+        others = [len(split.shares) for split in self.splits] + ([len(self.weights)] if self.weights else [])
+        if any(count != classes for count in others):
+            raise OptionError(f"{classes} labels, shares and weights of {others} classes; expected one a label")
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -116,7 +146,7 @@ def rendered(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, text=_text, rgb=_rgb)
+    environment.filters.update(percent=_percent, share=_share, text=option_text, rgb=_rgb)
     return environment.get_template(template).render(**values)
 
 
@@ -128,8 +158,9 @@ def _render(report: Report) -> str:
         facts={name: text for name, text in report.facts.items() if name not in _FOLDED_FACTS},
         folded={name: text for name, text in report.facts.items() if name in _FOLDED_FACTS} | dict(report.options),
         classes=_classes(report),
-        curves=_chart(curves_png(report.rows)) if report.rows else None,
-        confusion=_chart(confusion_png(report.counts, report.labels)),
+        curves=chart(curves_png(report.rows)) if report.rows else None,
+        class_iu=chart(class_iu_png(report.class_rows)) if report.class_rows else None,
+        confusion=chart(confusion_png(report.counts, report.labels)),
         previews=[figure(preview) for preview in report.previews],
         worst=[figure(preview) for preview in report.worst],
         void=tuple(report.labels.palette()[VOID].tolist()),
@@ -165,13 +196,15 @@ def _classes(report: Report) -> list[dict[str, Any]]:
                 "accuracy": report.scores.accuracy[number],
                 "pixels": pixels,
                 "share": pixels / total if total else math.nan,
+                "shares": [split.shares[number] for split in report.splits],
+                "weight": report.weights[number] if report.weights else None,
                 "taken_for": (report.labels.names[taken_for], share) if share >= 0.005 else None,
             }
         )
     return rows
 
 
-def _chart(png: bytes) -> dict[str, Any]:
+def chart(png: bytes) -> dict[str, Any]:
     """A chart at its size on paper, so that its letters are as large as the page's."""
     width, height = struct.unpack(">II", png[16:24])  # of the header chunk, which every PNG starts with
     scale = 96 / CHART_DPI
@@ -212,17 +245,26 @@ def _percent(value: float | None) -> str:
     return "\N{EN DASH}" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
-def _text(value: Any) -> str:
+def option_text(value: Any) -> str:
     """An option's value as a reader would write it."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {option_text(item)}" for key, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_text(item) for item in value)
+        return ", ".join(option_text(item) for item in value)
     return str(value)
+
+
+def _share(value: float) -> str:
+    """A share in percent; of small ones, the first digits that count.
+
+    >>> _share(0.6551), _share(0.00012), _share(0.0), _share(math.nan)
+    ('65.5', '0.012', '0.0', '\N{EN DASH}')
+    """
+    return f"{100 * value:.2g}" if 0 < value < 0.01 else _percent(value)
 
 
 def _rgb(colour: Sequence[int]) -> str:

@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 
 from fullconv.data.augment import Augmentation, augment, margin
-from fullconv.data.sample import Array, Dataset, Values
+from fullconv.data.sample import Array, Dataset, Sample, Values
 from fullconv.labels import VOID
-from fullconv.training.draws import Draw, generator
+from fullconv.training.draws import Draw, Share, generator
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's samples.
+    """Samples that go through the net together: a step's, or a part of it.
 
     Attributes:
         draws: of the samples.
@@ -31,25 +31,55 @@ class Batch:
     masks: Mapping[str, list[Array]]
 
 
-def load_batch(data: Dataset, draws: Sequence[Draw], augmentation: Augmentation, seed: int) -> Batch:
-    """The augmented samples of the draws: a pure function of its arguments.
+@dataclass(frozen=True)
+class Loader:
+    """Loads this process's parts of a step: a pure function of the step's draws.
 
-    Samples of several sizes are filled to the largest: pictures grey, measured values by their mean, masks void.
+    Args:
+        data: the training data.
+        sizes: (H, W) of every sample.
+        augmentation: of each sample.
+        seed: of the run.
+        share: what this process takes.
     """
-    samples = [
-        augment(data[index], augmentation, generator("augmentation", epoch, index, seed=seed), data.inputs)
-        for epoch, index in draws
-    ]
-    size = max(s.size[0] for s in samples), max(s.size[1] for s in samples)
-    return Batch(
-        draws,
-        [s.name for s in samples],
-        {
-            name: [_filled(s.inputs[name], size, partial(margin, kind=kind)) for s in samples]
-            for name, kind in data.inputs.items()
-        },
-        {task: [_filled(s.masks[task], size, lambda _: VOID) for s in samples] for task in data.labels},
-    )
+
+    data: Dataset
+    sizes: Sequence[tuple[int, int]]
+    augmentation: Augmentation
+    seed: int
+    share: Share = Share()  # noqa: RUF009  (frozen)
+
+    def __call__(self, draws: list[Draw]) -> list[Batch]:
+        """Batches of augmented samples.
+
+        Samples of several sizes are filled to the largest of the part, or of the step where the processes share it:
+        pictures grey, measured values by their mean, masks void.
+        """
+        parts = self.share.parts(draws)
+        if self.share.accumulate > 1:
+            return [self._load(part, part) for part in parts]
+        return [self._load(part, draws) for part in parts]
+
+    def _load(self, draws: Sequence[Draw], together: Sequence[Draw]) -> Batch:
+        height, width = self.augmentation.crop or (
+            max(self.sizes[index][axis] for _, index in together) for axis in (0, 1)
+        )
+        size = height, width
+        samples = [self._sample(draw) for draw in draws]
+        return Batch(
+            draws,
+            [s.name for s in samples],
+            {
+                name: [_filled(s.inputs[name], size, partial(margin, kind=kind)) for s in samples]
+                for name, kind in self.data.inputs.items()
+            },
+            {task: [_filled(s.masks[task], size, lambda _: VOID) for s in samples] for task in self.data.labels},
+        )
+
+    def _sample(self, draw: Draw) -> Sample:
+        epoch, index = draw
+        stream = generator("augmentation", epoch, index, seed=self.seed)
+        return augment(self.data[index], self.augmentation, stream, self.data.inputs)
 
 
 def _filled(array: Values, size: tuple[int, int], value: Callable[[Values], Values | int]) -> Values:

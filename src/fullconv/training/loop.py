@@ -6,33 +6,32 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from fullconv.errors import TrainingError
-from fullconv.inference.batches import ahead, to_tensor
+from fullconv.inference.batches import ahead
 from fullconv.inference.evaluate import Evaluation, evaluate_net
 from fullconv.metrics import Scores
-from fullconv.nets import FCN
-from fullconv.training.draws import Batches, Draw
-from fullconv.training.loading import Batch, load_batch
-from fullconv.training.losses import class_weights, cross_entropy
-from fullconv.training.optimizer import make_optimizer, training_mode
+from fullconv.training import processes
+from fullconv.training.draws import Batches, Share
+from fullconv.training.learner import Learner, NotFiniteError, StepLoss
+from fullconv.training.loading import Loader
+from fullconv.training.options import RunOptions
+from fullconv.training.progress import Listener, Tick
 from fullconv.training.run import RunFolder
-from fullconv.training.sampling import sampled
 from fullconv.training.schedule import Length, rate
-from fullconv.training.setup import RunOptions, Splits, class_notes, make_net, surroundings
+from fullconv.training.splits import Splits, class_notes
+from fullconv.training.start import make_net
 from fullconv.training.state import Place, load_state, save_state
 from fullconv.training.summary import Summary, write_summary
+from fullconv.training.trackers import Trackers
 from fullconv.weights.donor import Donor
 from fullconv.weights.modelfile import ModelFile, write_model
 
@@ -42,35 +41,14 @@ STATE_SECONDS = 60.0
 EVALUATIONS = 10
 """Times that val is scored in a run, at most."""
 
+ROWS = 500
+"""Lines of metrics.csv about steps, at most."""
+
 REPORT_SECONDS = 5.0
 """Kept for previews, curves and the page at the end of a run bounded by time."""
 
-ROW_SECONDS = 2.0
-"""Time between two lines of metrics.csv."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What a progress bar shows; sent after every step, file or image.
-
-    Attributes:
-        phase: "check", "train", "evaluate" or "report".
-        done: 0..1 of the phase.
-        loss: running mean, of the last steps.
-        images_per_s: trained a second.
-        seconds_left: of the training.
-        mean_iu: of the last evaluation.
-    """
-
-    phase: str
-    done: float
-    loss: float | None = None
-    images_per_s: float | None = None
-    seconds_left: float | None = None
-    mean_iu: float | None = None
-
-
-Listener = Callable[[Tick], None]
+FAILED = "failed"
+"""Folder in the run's of the state in which a loss was not finite."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +62,7 @@ class Trained:
         steps: done.
         seconds: spent.
         stopped: by Ctrl-C, before its end.
+        warnings: what its user should know at once, a line each: states that were damaged.
     """
 
     path: Path
@@ -92,11 +71,19 @@ class Trained:
     steps: int
     seconds: float
     stopped: bool
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a trainer works with."""
+    """What a trainer works with.
+
+    Attributes:
+        start: when the run's clock began (time.monotonic).
+        command: as typed.
+        donors: of the first weights.
+        record: more for run.yaml, beside the options.
+    """
 
     folder: RunFolder
     splits: Splits
@@ -106,13 +93,14 @@ class Run:
     start: float
     command: str
     donors: list[Donor]
+    record: dict[str, object]
 
 
 class Trainer:
     """One run; see `train`.
 
     Args:
-        run: folder, data, options; `run.start` is when the run's clock began (time.monotonic).
+        run: folder, data, options.
         resume: go on from the folder's state.
     """
 
@@ -124,80 +112,113 @@ class Trainer:
         self.length = Length(run.options.steps, seconds)
         # Until it is measured, the end is taken to need a thirtieth of the time.
         self.place = Place(reserve=min(10.0, (seconds or 0) / 30))
+        self.trackers: Trackers | None = None  # of several processes the main one has them
         self.best: Evaluation | None = None
         self.best_iu = -1.0
-        self.net, self.notes = make_net(run.options, run.donors, run.splits.train.dataset.labels)
+        self.warnings: tuple[str, ...] = ()
+        train = run.splits.train
+        net, self.notes = make_net(
+            run.options.net, run.options.seed, run.options.init, run.donors, train.dataset.labels
+        )
         self.notes += class_notes(run.splits)
         run.donors.clear()  # half a gigabyte, for some
-        self.net.to(run.accelerator.device)
-        optimizer = make_optimizer(self.net, run.options.recipe)
+        self.learner = Learner(net, run.options, train.pixels, run.accelerator)
+        self.folder.add_columns(self.learner.columns)
+        self.folder.class_names = {task: labels.names for task, labels in train.dataset.labels.items()}
         if resume:
-            self.place = load_state(run.folder.state, self.net, optimizer)
+            self.place, notes = load_state(run.folder.state, net, self.learner.optimizer)
+            self.notes += notes
+            self.warnings = tuple(notes)
             run.folder.restore_rows(self.place.step)
             self.best_iu = run.folder.best_mean_iu()
+        self.finished = self.place.progress >= 1
         self.before = self.place.seconds
-        self.model, self.optimizer = run.accelerator.prepare(self.net, optimizer)
-        self.weights: dict[str, Tensor | None] = {}
-        for task, pixels in run.splits.train.pixels.items():
-            factors = class_weights(pixels.tolist(), run.options.recipe.class_weights)
-            self.weights[task] = None if factors is None else torch.tensor(factors, device=run.accelerator.device)
-        self.losses: list[float] = []  # of the steps since the last line of metrics.csv
-        self.recent: deque[float] = deque(maxlen=20)  # of the last steps, for the progress bar
-        self.row_start = time.monotonic()
+        self.recent: deque[float] = deque(maxlen=20)  # losses of the last steps, for the progress bar
+        self.row_start, self.row_steps = time.monotonic(), 0  # of the steps since the last line
         self.speed: float | None = None
         self.last_iu: float | None = None
         self.saving = 0.0  # seconds that the last state took
+        self.spent = {"waiting for data": 0.0, "scoring val": 0.0, "saving": 0.0}
 
     @property
     def elapsed(self) -> float:
         """Seconds of the run, those before a resume included."""
         return self.before + time.monotonic() - self.context.start
 
+    @property
+    def is_main(self) -> bool:
+        """Of several processes one alone writes files."""
+        return processes.is_main()
+
     def run(self) -> Trained:
         """Train to the end, or until `stop` is set."""
-        options, accelerator = self.options, self.accelerator
-        if accelerator.is_main_process:
-            facts = {
-                "fingerprint": self.context.splits.fingerprint(),
-                "command": self.context.command,
-                **surroundings(),
-            }
-            self.folder.write_options({**options.to_yaml(), **facts})
-            accelerator.init_trackers("events")
-        samples = len(self.context.splits.train.dataset)
-        batches = Batches(samples, options.recipe.batch, options.seed, self.place.step)
-        training_mode(self.model)
-        self.row_start = time.monotonic()
-        next_state = time.monotonic() + STATE_SECONDS
-        loading = ahead(self._load, batches, threads=1, depth=4)
-        self._advance()
-        while self.place.progress < 1 and not self.stop:
-            self._step(next(loading))
-            self._advance()
-            self._tell()
-            if time.monotonic() - self.row_start > ROW_SECONDS:
-                self._log()
-            if 1 > self.place.progress >= max(self.place.next_evaluation, 1 / EVALUATIONS):
-                self._log()
-                self._evaluate()
-                self.row_start = time.monotonic()
-            if time.monotonic() > next_state:
-                self._save_state()
-                # A state that takes long to write is written less often.
-                next_state = time.monotonic() + max(STATE_SECONDS, 20 * self.saving)
-        loading.close()
-        self._log()
-        if not self.stop:
-            self._evaluate()
-        self._save_state()
+        if self.is_main:
+            self.folder.write_options({**self.options.to_yaml(), **self.context.record})
+            self.trackers = Trackers(self.folder.path, self.options, self.place.step)
+        if not self.finished:
+            self._train()
         return self._finish()
 
+    def _train(self) -> None:
+        options, data = self.options, self.context.splits.train
+        recipe = options.recipe
+        batches = Batches(len(data.dataset), recipe.batch, options.seed, self.place.step, recipe.order == "replacement")
+        share = Share(recipe.accumulate, processes.rank(), processes.count())
+        loader = Loader(data.dataset, data.sizes, recipe.augmentation, options.seed, share)
+        self.row_start = time.monotonic()
+        next_state = time.monotonic() + STATE_SECONDS
+        loading = ahead(loader, batches, threads=options.workers, depth=max(4, 2 * options.workers))
+        try:
+            self._advance()
+            while self.place.progress < 1 and not self.stop:
+                row = int(self.place.progress * ROWS)
+                began = time.monotonic()
+                parts = next(loading)
+                self.spent["waiting for data"] += time.monotonic() - began
+                self._note(self.learner.step(parts, self.place.step, self._rate()))
+                self._advance()
+                self._tell()
+                due = 1 > self.place.progress >= max(self.place.next_evaluation, 1 / EVALUATIONS)
+                if due or int(self.place.progress * ROWS) > row:
+                    self._log()
+                if due:
+                    self._evaluate()
+                if self.place.progress < 1 and time.monotonic() > next_state:
+                    self._save_state()
+                    # A state that takes long to write is written less often.
+                    next_state = time.monotonic() + max(STATE_SECONDS, 20 * self.saving)
+            self._log()
+            if not self.stop:
+                self._evaluate()
+            self._save_state()
+        except NotFiniteError as error:
+            raise self._failed(error) from error
+        finally:
+            loading.close()
+
+    def _rate(self) -> float:
+        recipe = self.options.recipe
+        return rate(recipe.schedule, recipe.warmup, self.place.progress)
+
+    def _note(self, loss: StepLoss) -> None:
+        place = self.place
+        place.step += 1
+        place.loss_steps += 1
+        sums = place.loss_sums or [0.0] * len(loss.columns)
+        place.loss_sums = [total + value for total, value in zip(sums, loss.columns.values(), strict=True)]
+        self.row_steps += 1
+        self.recent.append(loss.total)
+
     def _advance(self) -> None:
-        self.place.reach(self.length.progress(self.place.step, self.elapsed, self.place.reserve))
+        """Go on with the main process's clock; where one was asked to stop, all do."""
+        own = self.elapsed if self.is_main else 0.0
+        elapsed, stops = processes.total([own, float(self.stop)], self.accelerator.device)
+        self.stop = stops > 0
+        self.place.reach(self.length.progress(self.place.step, elapsed, self.place.reserve))
 
     def _finish(self) -> Trained:
         scores = self.best.scores if self.best else None
-        if self.accelerator.is_main_process:
+        if self.is_main:
             if self.best_iu < 0 or not self.folder.best.exists():  # stopped before the first evaluation
                 self._write_model(self.folder.best, None)
             summary = Summary(
@@ -208,49 +229,29 @@ class Trainer:
                 self.best,
                 self.elapsed,
                 self.context.command,
+                self._facts(),
             )
             scores = write_summary(summary, lambda done: self.context.tell(Tick("report", done)))
-        self.accelerator.end_training()
-        return Trained(self.folder.path, self.folder.best, scores, self.place.step, self.elapsed, self.stop)
+        if self.trackers is not None:
+            self.trackers.finish()
+        return Trained(
+            self.folder.path, self.folder.best, scores, self.place.step, self.elapsed, self.stop, self.warnings
+        )
 
-    def _load(self, draws: list[Draw]) -> Batch:
-        data, options = self.context.splits.train.dataset, self.options
-        return load_batch(data, draws, options.recipe.augmentation, options.seed)
-
-    def _step(self, batch: Batch) -> None:
-        recipe, device = self.options.recipe, self.accelerator.device
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * group["factor"] * rate(recipe.schedule, recipe.warmup, self.place.progress)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-            scores = self.model({name: to_tensor(images, device) for name, images in batch.inputs.items()})
-        by_task = {next(iter(batch.masks)): scores} if isinstance(scores, Tensor) else scores
-        targets = {task: torch.from_numpy(np.stack(masks)).to(device) for task, masks in batch.masks.items()}
-        targets = sampled(targets, batch.draws, self.net, recipe.loss_share, self.options.seed)
-        losses = [
-            cross_entropy(by_task[task], target, recipe.reduction, self.weights[task], recipe.loss_share)
-            for task, target in targets.items()
-        ]
-        loss = torch.stack(losses).sum()
-        value = loss.item()
-        if not np.isfinite(value):  # the last saved state stays: these weights may be beyond repair
-            raise TrainingError(
-                f"the loss is {value} at step {self.place.step} (images {', '.join(batch.names[:10])}); "
-                f"lower the learning rate ({recipe.lr:g}) with --lr and start a new run"
-            )
-        self.accelerator.backward(loss)
-        if recipe.clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.place.step += 1
-        self.losses.append(value)
-        self.recent.append(value)
+    def _facts(self) -> dict[str, str]:
+        facts = {name: f"{100 * seconds / max(self.elapsed, 1e-9):.1f} %" for name, seconds in self.spent.items()}
+        if processes.count() > 1:
+            facts["processes"] = str(processes.count())
+        if self.accelerator.device.type == "cuda":
+            facts["TF32"] = "yes" if torch.backends.cudnn.allow_tf32 else "no"
+        return facts
 
     def _evaluate(self) -> None:
         """Score val; keep the model if it is the best so far."""
         began = time.monotonic()
+        net = self.learner.net
         evaluation = evaluate_net(
-            cast(FCN, self.accelerator.unwrap_model(self.model)),
+            net,
             self.context.splits.val.dataset,
             self.options.precision,
             lambda done, total: self.context.tell(Tick("evaluate", done / total)),
@@ -263,51 +264,68 @@ class Trainer:
             val_mean_iu=scores.mean_iu,
             val_fw_iu=scores.fw_iu,
         )
+        if self.is_main:
+            self.folder.add_class_iu(self.place.step, {t: s.iu for t, s in evaluation.by_task().items()})
         if scores.mean_iu > self.best_iu:
             self.best_iu, self.best = scores.mean_iu, evaluation
             self._write_model(self.folder.best, scores)
         spent, pause = time.monotonic() - began, 1 / EVALUATIONS
+        self.spent["scoring val"] += spent
+        # By the main process's clock all take the same decisions.
+        own = [spent, self.saving] if self.is_main else [0.0, 0.0]
+        spent, saving = processes.total(own, self.accelerator.device)
         if self.length.seconds is not None:
             # The end needs an evaluation, files and pictures; all evaluations together may take a tenth of the time.
-            self.place.reserve = max(self.place.reserve, 1.2 * (spent + self.saving) + REPORT_SECONDS)
+            self.place.reserve = max(self.place.reserve, 1.2 * (spent + saving) + REPORT_SECONDS)
             pause = max(pause, 10 * spent / self.length.seconds)
             if self.place.progress + pause + 2 * spent / self.length.seconds > 1:  # the one at the end comes as soon
                 pause = 1 - self.place.progress
         self.place.next_evaluation = self.place.progress + pause
+        self.row_start = time.monotonic()
 
     def _log(self) -> None:
         """A line of metrics.csv about the steps since the last one."""
-        now = time.monotonic()
-        if self.losses:
-            self.speed = len(self.losses) * self.options.recipe.batch / max(now - self.row_start, 1e-9)
-            rates = [group["lr"] for group in self.optimizer.param_groups]
-            self._row(loss=sum(self.losses) / len(self.losses), lr=max(rates), images_per_s=self.speed)
-            self.losses.clear()
+        now, place = time.monotonic(), self.place
+        if place.loss_steps:
+            self.speed = self.row_steps * self.options.recipe.batch / max(now - self.row_start, 1e-9)
+            means = {c: v / place.loss_steps for c, v in zip(self.learner.columns, place.loss_sums, strict=True)}
+            self._row(**means, lr=self.learner.rate, images_per_s=self.speed)
+            place.loss_steps, place.loss_sums, self.row_steps = 0, [], 0
         self.row_start = now
 
     def _row(self, **values: float) -> None:
-        if not self.accelerator.is_main_process:
+        if not self.is_main:
             return
         epoch = self.place.step * self.options.recipe.batch / len(self.context.splits.train.dataset)
         self.folder.add({"step": self.place.step, "epoch": epoch, "seconds": self.elapsed, **values})
-        self.accelerator.log({k: v for k, v in values.items() if np.isfinite(v)}, step=self.place.step)
+        if self.trackers is not None:
+            self.trackers.log(values, self.place.step)
 
     def _write_model(self, path: Path, scores: Scores | None) -> None:
-        if not self.accelerator.is_main_process:
+        if not self.is_main:
             return
-        net = cast(FCN, self.accelerator.unwrap_model(self.model))
         record = {**self.options.to_yaml(), "steps_done": self.place.step, "seconds": round(self.elapsed, 1)}
         metrics = {} if scores is None else {"val": scores.to_json()}
-        write_model(path, ModelFile(net, self.context.splits.train.dataset.labels, record, metrics))
+        write_model(path, ModelFile(self.learner.net, self.context.splits.train.dataset.labels, record, metrics))
 
     def _save_state(self) -> None:
-        if not self.accelerator.is_main_process:
+        if not self.is_main:
             return
         began = time.monotonic()
+        self.learner.require_finite(self.place.step)
         self.place.seconds = self.elapsed
-        save_state(self.folder.state, self.accelerator.unwrap_model(self.model), self.optimizer.optimizer, self.place)
+        self.folder.sync()  # so that the lines up to this step are there when the state is
+        save_state(self.folder.state, self.learner.net, self.learner.optimizer, self.place)
         self._write_model(self.folder.last, None)
         self.saving = time.monotonic() - began
+        self.spent["saving"] += self.saving
+
+    def _failed(self, error: NotFiniteError) -> TrainingError:
+        """The error, with the weights that it met saved apart from the good states."""
+        if not self.is_main:
+            return error
+        path = save_state(self.folder.path / FAILED, self.learner.net, self.learner.optimizer, self.place)
+        return TrainingError(f"{error}; the weights of that step are in {path}")
 
     def _tell(self) -> None:
         progress = self.place.progress
@@ -321,7 +339,8 @@ class Trainer:
 
 @contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C ends the run after its step, with model and report; a second one at once."""
+    """The first Ctrl-C (or SIGTERM, as schedulers send it) ends the run after its step, with model and report; a
+    second one at once."""
 
     def ask(_signum: int, _frame: FrameType | None) -> None:
         if trainer.stop:
@@ -331,8 +350,9 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield
         return
-    previous = signal.signal(signal.SIGINT, ask)
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

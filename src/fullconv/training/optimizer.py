@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from fullconv.training.recipes import Recipe
+from fullconv.training.recipe import Recipe
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
-    """SGD or AdamW with three groups: weights (decayed), biases (`bias_lr`, not decayed), batch norm (not decayed).
+    """SGD or AdamW with groups of weights (decayed), biases (`bias_lr`, not decayed) and batch norm (not decayed).
 
-    Each group's ``factor`` multiplies the learning rate. SGD with momentum and a constant rate is Caffe's rule
-    (reference 5.4). A fixed net has none but its score layers' parameters to learn.
+    Each group's ``factor`` multiplies the learning rate; heads have `head_lr` beside it. SGD with momentum and a
+    constant rate is Caffe's rule (reference 5.4). A fixed net has none but its score layers' parameters to learn.
     """
     if recipe.fixed:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(".score." in name)
-    weights, biases, scales = [], [], []
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim > 1:
-            weights.append(parameter)
-        elif name.endswith("bias"):
-            biases.append(parameter)
-        else:
-            scales.append(parameter)
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay, "factor": 1.0},
-        {"params": biases, "weight_decay": 0.0, "factor": recipe.bias_lr},
-        {"params": scales, "weight_decay": 0.0, "factor": 1.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        factor = recipe.bias_lr if name.endswith("bias") else 1.0
+        if name.startswith("heads."):
+            factor *= recipe.head_lr
+        group = groups.setdefault((decay, factor), {"params": [], "weight_decay": decay, "factor": factor})
+        group["params"].append(parameter)
     if recipe.optimizer == "sgd":
-        return SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return AdamW(groups, lr=recipe.lr, fused=True)  # one pass over the weights instead of ten
+        return SGD(groups.values(), lr=recipe.lr, momentum=recipe.momentum)
+    return AdamW(groups.values(), lr=recipe.lr, fused=True)  # one pass over the weights instead of ten
 
 
 def training_mode(net: nn.Module) -> None:

@@ -1,120 +1,122 @@
-"""Recipes: what a training run does where its user says nothing; and how a recipe becomes a run's options."""
+"""The table of recipes: what a run does where its user says nothing, and how a recipe is fitted to net and data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
 from fullconv.data.augment import Augmentation
-from fullconv.errors import OptionError, unknown_name
-from fullconv.training.losses import CLASS_WEIGHTS, REDUCTIONS
+from fullconv.errors import unknown_name
+from fullconv.training.recipe import Recipe, overridden
 
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "fixed")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything about a run that is not the net, the data or the time.
-
-    Attributes:
-        optimizer: "adamw", or "sgd" with `momentum`.
-        lr: at its highest.
-        weight_decay: of weights; biases and batch norm are never decayed.
-        bias_lr: factor on the learning rate of biases (2 in the paper, section 4.3).
-        schedule: "cosine" (to zero, after `warmup`) or "fixed".
-        warmup: share of the run in which the rate rises linearly from 0.
-        reduction: of the loss, "mean" or "sum" (see `losses.cross_entropy`).
-        class_weights: "none" or "sqrt" (see `losses.class_weights`).
-        loss_share: p, 0.001..1: each coarse cell counts in the loss with this probability (see `sampling`).
-        batch: images a step.
-        augmentation: crop, scale, flip, jitter.
-        steps: length of the run where neither steps, epochs nor minutes are given.
-        clip: largest norm of the gradient, 0 for none.
-        fixed: only the score layers learn (FCN-32s-fixed, Long et al. 2015, table 2).
-    """
-
-    optimizer: str = "adamw"
-    lr: float = 2e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.02
-    bias_lr: float = 1.0
-    schedule: str = "cosine"
-    warmup: float = 0.03
-    reduction: str = "mean"
-    class_weights: str = "sqrt"
-    loss_share: float = 1.0
-    batch: int = 8
-    augmentation: Augmentation = Augmentation()  # noqa: RUF009  (frozen)
-    steps: int = 4000
-    clip: float = 5.0
-    fixed: bool = False
-
-    def __post_init__(self) -> None:
-        for kind, name, choices in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("loss reduction", self.reduction, REDUCTIONS),
-            ("class weights", self.class_weights, CLASS_WEIGHTS),
-        ):
-            if name not in choices:
-                raise unknown_name(kind, name, choices)
-        if not isinstance(self.fixed, bool):
-            raise OptionError(f"fixed {self.fixed!r}; expected true or false")
-        for name in ("batch", "steps"):
-            if not isinstance(getattr(self, name), int):
-                raise OptionError(f"{name} {getattr(self, name)!r}; expected a whole number")
-        for name, low, high in (
-            ("lr", 0, 100), ("momentum", 0, 1), ("weight_decay", 0, 100), ("bias_lr", 0, 100), ("warmup", 0, 1),
-            ("loss_share", 0.001, 1), ("batch", 1, 65536), ("steps", 1, 10**9), ("clip", 0, 1e9),
-        ):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise OptionError(f"{name} {getattr(self, name)}; expected {low}..{high}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for run.yaml."""
-        return asdict(self)
-
+HEAVY = Recipe(
+    optimizer="sgd",
+    lr=1e-10,
+    momentum=0.99,
+    weight_decay=5e-4,
+    bias_lr=2.0,
+    stage_lr=0.01,
+    schedule="fixed",
+    warmup=0.0,
+    reduction="sum",
+    class_weights="none",
+    batch=1,
+    order="replacement",
+    steps=100_000,
+    clip=0.0,
+)
 
 RECIPES = {
     # Our own, for random weights: scale and crop from the data (see `fitted`).
     "scratch": Recipe(),
+    # Our own, for a trunk with weights: a rate at which they are not lost, and a higher one for new score layers.
+    "finetune": Recipe(lr=2e-4, head_lr=10.0),
     # Shelhamer et al. 2016, section 4, and the released solvers (reference 5.2, 5.3): one whole image a step, summed
-    # loss, heavy momentum, doubled bias rate. The rate is that of the 32s nets, for pretrained trunks.
-    "heavy": Recipe(
-        optimizer="sgd",
-        lr=1e-10,
-        momentum=0.99,
-        weight_decay=5e-4,
-        bias_lr=2.0,
-        schedule="fixed",
-        warmup=0.0,
-        reduction="sum",
-        class_weights="none",
-        batch=1,
-        steps=100_000,
-        clip=0.0,
+    # loss, heavy momentum. The rate is that of the first stage, for a classifier's weights.
+    "heavy": HEAVY,
+    # The same with all skips at once, their features scaled (Shelhamer et al. 2016, section 4.3; reference 5.3).
+    "atonce": replace(HEAVY, steps=300_000, skip_scales={16: 1e-2, 8: 1e-4}),
+    # The same where only the score layers learn (Long et al. 2015, table 2, FCN-32s-fixed; reference 5.1).
+    "fixed": replace(HEAVY, fixed=True),
+    # Long et al. 2015, section 4.3 (reference 5.1): the gradients of 20 whole images, each one's mean loss.
+    "accumulated": replace(
+        HEAVY, lr=1e-4, momentum=0.9, reduction="image", batch=20, accumulate=20, order="epochs", epochs=175.0
     ),
+    # The released FCN-AlexNet (reference 5.3): the same with images drawn at random.
+    "alexnet": replace(HEAVY, lr=1e-4, momentum=0.9, reduction="image", batch=20, accumulate=20),
 }
+
+
+@dataclass(frozen=True)
+class Solver:
+    """What a released solver sets beside the heavy recipe: its learning rate and iterations."""
+
+    lr: float
+    steps: int
+
+
+SOLVERS = {
+    "voc-fcn32s": Solver(1e-10, 100_000),
+    "voc-fcn16s": Solver(1e-12, 100_000),
+    "voc-fcn8s": Solver(1e-14, 100_000),
+    "voc-fcn8s-atonce": Solver(1e-10, 300_000),
+    "pascalcontext-fcn32s": Solver(1e-10, 300_000),
+    "pascalcontext-fcn16s": Solver(1e-12, 300_000),
+    "pascalcontext-fcn8s": Solver(1e-14, 300_000),
+    "nyud-fcn32s-color": Solver(1e-10, 300_000),
+    "nyud-fcn32s-hha": Solver(1e-10, 300_000),
+    "nyud-fcn32s-color-d": Solver(1e-10, 300_000),
+    "nyud-fcn32s-color-hha": Solver(1e-12, 300_000),
+    "siftflow-fcn32s": Solver(1e-10, 300_000),
+    "siftflow-fcn16s": Solver(1e-12, 300_000),
+    "siftflow-fcn8s": Solver(1e-12, 300_000),
+}
+"""By published net, for the recipe "heavy" (reference 5.3). voc-fcn-alexnet's is the recipe "alexnet"."""
+
+LINE_SEARCH = {
+    "alexnet": {"lr": 1e-3},
+    "vgg16": {"lr": 1e-4},
+    "googlenet": {"lr": 5e-5, "weight_decay": 2e-4},
+}
+"""By trunk, for the recipe "accumulated" (Long et al. 2015, section 4.3; reference 5.1)."""
 
 CROP = 288
 """Side of a training crop for photographs: nine cells at stride 32."""
 
 LARGEST_BATCH = 16
-"""Of the `scratch` recipe: small images are many in a step, but steps are what a short run lacks."""
+"""Of our own recipes: small images are many in a step, but steps are what a short run lacks."""
 
 BATCH_PIXELS = 8 * CROP * CROP
-"""Pixels in a step of the `scratch` recipe."""
+"""Pixels in a step of our own recipes."""
+
+OWN = ("scratch", "finetune")
 
 
-def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe with its open choices made from the data, and single values replaced.
+@dataclass(frozen=True)
+class Fit:
+    """What a recipe is fitted to.
 
-    `scratch` crops images to at most 288 pixels a side, at scales of 0.7 to 1.5 and with colour jitter, if most are
-    larger than 128; smaller images (chips, wafer maps) are whole and unscaled. The batch holds about as many pixels
-    as 8 crops of 288, at most 16 images and a quarter of all; the learning rate follows its square root.
+    Attributes:
+        sizes: (H, W) of every training image.
+        net: the name it was asked for by, where it has one.
+        trunk: its trunk.
+    """
+
+    sizes: Sequence[tuple[int, int]]
+    net: str | None = None
+    trunk: str = ""
+
+
+def fitted(name: str, fit: Fit, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe with its open choices made from net and data, and single values replaced.
+
+    "heavy" takes rate and length of a published net from its released solver, "accumulated" the rate of the trunk.
+
+    "scratch" and "finetune" crop images to at most 288 pixels a side, at scales of 0.7 to 1.5 and with colour jitter,
+    if most are larger than 128; smaller images (chips, wafer maps) are whole and unscaled. The batch holds about as
+    many pixels as 8 crops of 288, at most 16 images and a quarter of all; the learning rate follows its square root.
 
     A `loss_share` of p divides a recipe's batch by p, so that a step's loss has as many cells as without it
     (Long et al. 2015, section 4.4), and the learning rate follows the square root of batch times p.
@@ -124,7 +126,6 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
 
     Args:
         name: a key of `RECIPES`.
-        sizes: (H, W) of every training image.
         overrides: fields of `Recipe`, and of `Augmentation`.
 
     Raises:
@@ -132,39 +133,43 @@ def fitted(name: str, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, 
     """
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
-    recipe = RECIPES[name]
-    recipe = _overridden(recipe, overrides)
-    if name == "scratch":
-        heights, widths = sorted(h for h, _ in sizes), sorted(w for _, w in sizes)
-        typical = heights[len(heights) // 2], widths[len(widths) // 2]
-        crop = overrides.get("crop", (min(CROP, _multiple(typical[0])), min(CROP, _multiple(typical[1]))))
-        if crop is not None and max(typical) > 128:
-            augmentation = Augmentation(crop, (0.7, 1.5), flip=True, jitter=0.3)
-            shown = crop
-        else:
-            augmentation = Augmentation(flip=True)
-            shown = typical
-        most = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, len(sizes) // 4))
-        recipe = replace(recipe, augmentation=augmentation, batch=most)
-    recipe = replace(recipe, batch=overrides.get("batch", max(1, round(recipe.batch / recipe.loss_share))))
-    if name == "scratch":
+    shared = ("batch", "accumulate")  # which follow the others
+    recipe = overridden(_for_net(name, fit), {key: v for key, v in overrides.items() if key not in shared})
+    if name in OWN:
+        recipe = _for_data(recipe, fit.sizes, overrides)
+    batch = overrides.get("batch", max(1, round(recipe.batch / recipe.loss_share)))
+    parts = overrides.get("accumulate", batch if recipe.accumulate > 1 else 1)  # of one image each, or one of all
+    recipe = overridden(replace(recipe, accumulate=1), {"batch": batch})
+    recipe = overridden(recipe, {"accumulate": parts})
+    if name in OWN:
         recipe = replace(recipe, lr=recipe.lr * sqrt(recipe.batch * recipe.loss_share / 8))
-    return _overridden(recipe, overrides)
+    return overridden(recipe, overrides)
 
 
-def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    own = {f.name for f in fields(Recipe)} - {"augmentation"}
-    augmentation = {f.name for f in fields(Augmentation)}
-    for key in overrides:
-        if key not in own | augmentation:
-            raise unknown_name("training option", key, own | augmentation)
-    try:
-        changed = replace(recipe.augmentation, **{k: v for k, v in overrides.items() if k in augmentation})
-        return replace(recipe, augmentation=changed, **{k: v for k, v in overrides.items() if k in own})
-    except TypeError as error:
-        raise OptionError(
-            f"a training option is of a wrong type ({error}); crop is (H, W), scale (low, high)"
-        ) from error
+def _for_net(name: str, fit: Fit) -> Recipe:
+    """The recipe with what its source says of a net."""
+    recipe = RECIPES[name]
+    if name == "heavy" and fit.net in SOLVERS:
+        solver = SOLVERS[fit.net]
+        return replace(recipe, lr=solver.lr, steps=solver.steps)
+    if name == "accumulated":
+        recipe = overridden(recipe, LINE_SEARCH.get(fit.trunk, {}))
+    return recipe
+
+
+def _for_data(recipe: Recipe, sizes: Sequence[tuple[int, int]], overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe with augmentation and batch for images of these sizes."""
+    heights, widths = sorted(h for h, _ in sizes), sorted(w for _, w in sizes)
+    typical = heights[len(heights) // 2], widths[len(widths) // 2]
+    crop = overrides.get("crop", (min(CROP, _multiple(typical[0])), min(CROP, _multiple(typical[1]))))
+    if crop is not None and max(typical) > 128:
+        augmentation = Augmentation(crop, (0.7, 1.5), flip=True, jitter=0.3)
+        shown = crop
+    else:
+        augmentation = Augmentation(flip=True)
+        shown = typical
+    most = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, len(sizes) // 4))
+    return replace(recipe, augmentation=augmentation, batch=most)
 
 
 def _multiple(size: int, of: int = 32) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from fullconv.data.check import Checked
 from fullconv.data.sample import Array, Sample
 from fullconv.files import atomic
 from fullconv.inference.batches import coarse_scores
@@ -17,11 +19,14 @@ from fullconv.inference.evaluate import Evaluation, evaluate_net
 from fullconv.inference.model import drawable
 from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix, Scores
-from fullconv.report.charts import confusion_png, curves_png
-from fullconv.report.html import Preview, Report, write_report
+from fullconv.report.charts import class_iu_png, confusion_png, curves_png
+from fullconv.report.html import Preview, Report, SplitData, write_report
 from fullconv.report.pictures import panels
+from fullconv.training.losses import class_weights
+from fullconv.training.machine import surroundings
+from fullconv.training.options import RunOptions
 from fullconv.training.run import RunFolder
-from fullconv.training.setup import RunOptions, Splits, surroundings
+from fullconv.training.splits import Splits
 from fullconv.weights.modelfile import read_model
 
 PREVIEWS = 12
@@ -35,6 +40,7 @@ class Summary:
     Attributes:
         best: the evaluation of the best model; None: it is scored now, unless no model was ever scored.
         seconds: the run took so far.
+        facts: what else the loop knows, a short label and its text each, such as {"processes": "3"}.
     """
 
     folder: RunFolder
@@ -44,10 +50,11 @@ class Summary:
     best: Evaluation | None
     seconds: float
     command: str
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | None:
-    """Write previews/, curves.png, confusion.png and report.html; returns the best model's scores on val.
+    """Write previews/, curves.png, class_iu.png, confusion.png and report.html; returns the best model's scores on val.
 
     Args:
         report: called with the share done, 0..1.
@@ -78,6 +85,8 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
         report(len(previews) / (len(chosen) + 2))
 
     _write(folder.path / "curves.png", curves_png(folder.rows))
+    if folder.class_rows:
+        _write(folder.path / "class_iu.png", class_iu_png(folder.class_rows))
     _write(folder.path / "confusion.png", confusion_png(matrix.counts, labels))
     report((len(chosen) + 1) / (len(chosen) + 2))
     scores = best.scores if best else None
@@ -86,12 +95,16 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
         Report(
             title=folder.path.resolve().name,
             command=run.command,
-            options=_flat({**run.options.to_yaml(), "fingerprint": run.splits.fingerprint()}),
+            options=_flat(run.options.to_yaml()),
             facts=_facts(run),
             labels=labels,
             scores=scores or matrix.scores(),
             counts=matrix.counts,
             rows=folder.rows,
+            class_rows=folder.class_rows,
+            splits=[_split_data(split, task) for split in (run.splits.train, run.splits.val)],
+            weights=_weights(run, task),
+            fingerprint=run.splits.fingerprint(),
             previews=[previews[place] for place in spread],
             worst=[previews[place] for place in worst],
             notes=run.notes,
@@ -107,22 +120,55 @@ def _preview(sample: Sample, task: str, image: Array, predicted: Array, labels: 
     return Preview(sample.name, panels(image, sample.masks[task], predicted, labels), own.scores("excluded").mean_iu)
 
 
+def _split_data(split: Checked, task: str) -> SplitData:
+    sizes = sorted(split.sizes, key=lambda size: (size[0] * size[1], size))
+    labelled = int(split.pixels[task].sum())
+    return SplitData(
+        split.dataset.split,
+        len(split.dataset),
+        (sizes[0], sizes[len(sizes) // 2], sizes[-1]),
+        labelled / max(labelled + split.void[task], 1),
+        tuple((split.pixels[task] / max(labelled, 1)).tolist()),
+    )
+
+
+def _weights(run: Summary, task: str) -> tuple[float, ...]:
+    """The classes' factors in the loss; none where they are all 1."""
+    return class_weights(run.splits.train.pixels[task].tolist(), run.options.recipe.weights_of(task)) or ()
+
+
 def _facts(run: Summary) -> dict[str, str]:
-    rates = [rate for row in run.folder.rows if (rate := row.get("images_per_s"))]
-    steps = max((row["step"] or 0 for row in run.folder.rows), default=0)
+    rows, batch = run.folder.rows, run.options.recipe.batch
+    rates = [rate for row in rows if (rate := row.get("images_per_s"))]
+    steps = max((row["step"] or 0 for row in rows), default=0)
+    scored = {row["step"]: iu for row in rows if (iu := row.get("val_mean_iu")) is not None and math.isfinite(iu)}
     train, val = run.splits.train.dataset, run.splits.val.dataset
     facts = {
         "net": f"{run.options.net.stride}s on {run.options.net.trunk}, {run.options.net.padding} padding",
-        "data": f"{run.options.data}: {len(train)} train, {len(val)} val",
-        "time": f"{run.seconds / 60:.1f} min",
-        "steps": f"{steps:.0f} of {run.options.recipe.batch} images",
-        "images/s": f"{np.median(rates):.1f}" if rates else "n/a",
+        "data": f"{run.options.data}: {len(train)} {train.split}, {len(val)} {val.split}",
+        "time": f"{run.seconds / 60:.1f} min" + _share_of_steps(run),
+        "steps": f"{steps:,.0f} of {batch} images",
+        "epochs": f"{steps * batch / len(train):,.1f}",
+        **({"best model": f"of step {max(scored, key=lambda step: scored[step]):,.0f}"} if scored else {}),
+        "images/s": f"{np.median(rates):.1f} (median)" if rates else "n/a",
         "precision": run.options.precision,
         "peak memory": _peak_memory(),
+        **run.facts,
     }
     around = surroundings()
-    facts["machine"] = around.pop("machine")
+    facts |= {name: around.pop(name) for name in ("machine", "gpu") if name in around}
     return facts | {"versions": ", ".join(f"{name} {version}" for name, version in around.items())}
+
+
+def _share_of_steps(run: Summary) -> str:
+    """How much of the time went into training steps; evaluations, files and the start took the rest."""
+    before, seconds = 0.0, 0.0
+    for row in run.folder.rows:
+        step, rate = row["step"] or 0, row.get("images_per_s")
+        if rate:
+            seconds += (step - before) * run.options.recipe.batch / rate
+            before = step
+    return f" ({100 * seconds / run.seconds:.0f} % in steps)" if 0 < seconds <= run.seconds else ""
 
 
 def _peak_memory() -> str:
@@ -135,14 +181,14 @@ def _peak_memory() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
 
 
-def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested options as one level of dotted names."""
-    flat: dict[str, str] = {}
+    flat: dict[str, object] = {}
     for key, value in options.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = str(value)
+            flat[f"{prefix}{key}"] = value
     return flat
 
 

@@ -1,0 +1,194 @@
+"""Learner: one step at a time, from images to changed weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fullconv.errors import TrainingError
+from fullconv.inference.batches import to_tensor
+from fullconv.nets import FCN
+from fullconv.training import processes
+from fullconv.training.batchnorm import share_batchnorm
+from fullconv.training.draws import generator
+from fullconv.training.dropout import key_dropout
+from fullconv.training.loading import Batch
+from fullconv.training.losses import TaskLoss, class_weights
+from fullconv.training.optimizer import make_optimizer, training_mode
+from fullconv.training.options import RunOptions
+from fullconv.training.sampling import sampled
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What a step's loss was, over all processes.
+
+    Attributes:
+        total: what was minimised.
+        columns: what metrics.csv shows of it, by the names of `Learner.columns`.
+    """
+
+    total: float
+    columns: Mapping[str, float]
+
+
+class NotFiniteError(TrainingError):
+    """A loss, gradient or weight is infinite or no number."""
+
+
+class Learner:
+    """A net with all that changes its weights.
+
+    Args:
+        net: with its first weights, on the CPU; its dropout is keyed and its batch norm shared, in place.
+        options: of the run.
+        pixels: of each class in the training data, (K,) by task.
+        accelerator: of this process.
+    """
+
+    def __init__(
+        self,
+        net: FCN,
+        options: RunOptions,
+        pixels: Mapping[str, NDArray[np.int64]],
+        accelerator: Accelerator,
+    ) -> None:
+        self.options, self.accelerator = options, accelerator
+        recipe, device = options.recipe, accelerator.device
+        self.net = net.to(device)
+        self.dropout = key_dropout(self.net, options.seed)
+        if processes.count() > 1:
+            share_batchnorm(self.net)
+        self.optimizer = make_optimizer(self.net, recipe)
+        self.losses: dict[str, TaskLoss] = {}
+        self.factors = {task: float(recipe.task_weights.get(task, 1.0)) for task in pixels}
+        for task, counts in pixels.items():
+            weights = class_weights(counts.tolist(), recipe.weights_of(task))
+            tensor = None if weights is None else torch.tensor(weights, device=device)
+            self.losses[task] = TaskLoss(recipe.loss_options(), tensor, recipe.loss_share)
+        self.model: nn.Module = accelerator.prepare(self.net)
+        if options.compile:
+            self.model = cast(nn.Module, torch.compile(self.model))
+        training_mode(self.net)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that was set last."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    @property
+    def columns(self) -> list[str]:
+        """What metrics.csv shows of a loss.
+
+        Itself; where it is a sum, its value by pixel; where there are several terms or tasks, each of them.
+        """
+        terms = list(self.options.recipe.loss_options().terms)
+        names = ["loss", "loss_per_pixel"] if self.options.recipe.reduction == "sum" else ["loss"]
+        if len(self.losses) * len(terms) == 1:
+            return names
+        by_task = [[task] if len(self.losses) > 1 else [] for task in self.losses]
+        by_term = [[term] if len(terms) > 1 else [] for term in terms]
+        return names + ["_".join(["loss", *task, *term]) for task in by_task for term in by_term]
+
+    def step(self, parts: Sequence[Batch], step: int, factor: float) -> StepLoss:
+        """One change of the weights.
+
+        The loss of a step is that of its images together, whatever parts and processes they are shared out to.
+
+        Args:
+            parts: this process's.
+            step: its number, for messages.
+            factor: on all learning rates.
+
+        Raises:
+            NotFiniteError: the loss or its gradient is infinite or no number; the weights are as they were.
+        """
+        recipe, several = self.options.recipe, processes.count() > 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr * group["factor"] * factor
+        # For what a user's own layers may draw: a function of the step too.
+        torch.manual_seed(int(generator("dropout", step, processes.rank(), seed=self.options.seed).integers(1 << 63)))
+        targets = [self._targets(part) for part in parts]
+        amounts = self._amounts(targets)
+        found: dict[str, Tensor] = {}
+        for index, (part, target) in enumerate(zip(parts, targets, strict=True)):
+            last = index == len(parts) - 1
+            with nullcontext() if last or not several else self.accelerator.no_sync(self.model):
+                by_task = self._forward(part)
+                values = {t: self.losses[t](by_task[t], target[t], amounts[t]) for t in self.losses}
+                total = torch.stack([self.factors[t] * self.losses[t].total(v) for t, v in values.items()]).sum()
+                # Gradients are averaged over the processes, and the loss is a sum over them.
+                self.accelerator.backward(total * processes.count() if several else total)
+            for task, value in values.items():
+                found[task] = found.get(task, 0) + value.detach().double()
+        loss = self._step_loss(found, amounts)
+        names = ", ".join([name for part in parts for name in part.names][:10])
+        self._require_finite(loss.total, "loss", step, names)
+        if recipe.clip:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip)
+            self._require_finite(float(norm), "gradient", step, names)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def _targets(self, part: Batch) -> dict[str, Tensor]:
+        device = self.accelerator.device
+        targets = {task: _sent(torch.from_numpy(np.stack(masks)), device) for task, masks in part.masks.items()}
+        return sampled(targets, part.draws, self.net, self.options.recipe.loss_share, self.options.seed)
+
+    def _amounts(self, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """By task, what every term is divided by: of the whole step."""
+        own = {t: torch.stack([loss.amounts(part[t]) for part in targets]).sum(0) for t, loss in self.losses.items()}
+        if processes.count() == 1:
+            return own
+        device = self.accelerator.device
+        flat = iter(processes.total(torch.cat(list(own.values())).tolist(), device))
+        return {t: torch.tensor([next(flat) for _ in a], dtype=a.dtype, device=device) for t, a in own.items()}
+
+    def _forward(self, part: Batch) -> Mapping[str, Tensor]:
+        device = self.accelerator.device
+        self.dropout.set_draws(part.draws)
+        images = {name: to_tensor(each, device) for name, each in part.inputs.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+            scores = self.model(images)
+        return {next(iter(self.losses)): scores} if isinstance(scores, Tensor) else scores
+
+    def _step_loss(self, found: Mapping[str, Tensor], amounts: Mapping[str, Tensor]) -> StepLoss:
+        values = [value for task in found for value in found[task].tolist()]
+        values = processes.total(values, self.accelerator.device)
+        rest = iter(values)
+        by_task = {t: torch.tensor([next(rest) for _ in v], dtype=torch.float64) for t, v in found.items()}
+        total = sum(self.factors[t] * self.losses[t].total(v).item() for t, v in by_task.items())
+        shown = [total]
+        if self.options.recipe.reduction == "sum":
+            shown.append(
+                sum(self.factors[t] * self.losses[t].per_pixel(v, amounts[t].cpu()).item() for t, v in by_task.items())
+            )
+        # Of one term of one task there is no column beside the loss itself.
+        return StepLoss(total, dict(zip(self.columns, [*shown, *values], strict=False)))
+
+    def require_finite(self, step: int) -> None:
+        """Raise NotFiniteError unless all weights are finite: a loss may be the last that was."""
+        if not all(torch.isfinite(parameter).all().item() for parameter in self.net.parameters()):
+            raise NotFiniteError(f"weights are infinite or no numbers after step {step}; {self._remedy()}")
+
+    def _require_finite(self, value: float, what: str, step: int, names: str) -> None:
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the {what} is {value} at step {step} (images {names}); {self._remedy()}")
+
+    def _remedy(self) -> str:
+        return f"lower the learning rate ({self.options.recipe.lr:g}) with --lr and start a new run"
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; to a GPU from pinned memory, so that the processor need not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,0 +1,205 @@
+"""Fitting a run to its machine: threads, memory, and the batch that it holds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import psutil
+import torch
+from torch import Tensor, nn
+
+import fullconv
+from fullconv.errors import OptionError
+from fullconv.nets import FCN, NetOptions
+
+MOST_THREADS = 1024
+
+GAIN = 1.1
+"""Factor in images/s that a batch twice as large must bring."""
+
+SHARE = 0.7
+"""Of the free memory that a step may take."""
+
+TRIAL_SECONDS = 60.0
+"""That the trials may take together, about."""
+
+LARGEST_TRIAL = 256
+
+
+def cores() -> int:
+    """Processors that this process may use: its affinity and a container's quota included."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(count, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no container, or one without a quota ("max")
+        return count
+
+
+def local_processes() -> int:
+    """Processes of this run on this machine, as the launcher says."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take, a container's bound included."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        bound = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")
+        return min(free, int(bound))
+    except (OSError, ValueError):  # no container, or one without bound ("max")
+        return free
+
+
+def chosen_threads(threads: int | None, local_processes: int = 1) -> int:
+    """Threads of a process that computes: as many as its share of the processors, or those that are given.
+
+    Raises:
+        OptionError: less than 1 or more than any machine has.
+    """
+    if threads is None:
+        return max(1, cores() // local_processes)
+    if isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise OptionError(f"{threads} threads; expected 1..{MOST_THREADS}")
+    return threads
+
+
+def chosen_workers(workers: int | None, device: torch.device, local_processes: int = 1) -> int:
+    """Threads that load data beside the net: one where the processor computes the net too (a sample takes it 2 ms), up
+    to eight beside a GPU; or those that are given.
+
+    Raises:
+        OptionError: as above.
+    """
+    if workers is None:
+        return 1 if device.type == "cpu" else max(1, min(8, cores() // local_processes - 1))
+    if isinstance(workers, bool) or not 1 <= workers <= MOST_THREADS:
+        raise OptionError(f"{workers} workers; expected 1..{MOST_THREADS}")
+    return workers
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions and machine, for run.yaml."""
+    facts = {
+        "fullconv": fullconv.__version__,
+        "torch": str(torch.__version__),  # a str subclass that YAML does not know
+        "accelerate": accelerate.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads",
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a step of a batch took.
+
+    Attributes:
+        batch: images.
+        seconds: of a step.
+        bytes: of memory, about.
+    """
+
+    batch: int
+    seconds: float
+    bytes: int
+
+
+def largest_batch(
+    net: NetOptions, size: tuple[int, int], precision: str, device: torch.device, most: int = LARGEST_TRIAL
+) -> tuple[int, list[Trial]]:
+    """The batch at which a step is fastest per image, among the powers of two that fit into memory.
+
+    Real training steps are tried, each twice as large as the one before, until memory or `most` is reached, or twice
+    the images no longer bring a tenth more of them a second: a larger batch would only mean fewer steps.
+
+    Args:
+        size: (H, W) of the training images or crops.
+        precision: "float32" or "bfloat16".
+        most: images, at most.
+
+    Returns:
+        The batch, and what was tried.
+
+    Raises:
+        OptionError: not even one image fits.
+    """
+    with torch.random.fork_rng():
+        model = FCN(net).to(device).train()
+    budget = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    trials: list[Trial] = []
+    batch, start = 1, time.monotonic()
+    while batch <= most and (trials == [] or time.monotonic() - start < TRIAL_SECONDS):
+        if len(trials) > 1:  # memory grows by as much for every image
+            (less, few), (more, many) = ((t.batch, t.bytes) for t in trials[-2:])
+            if many + (batch - more) * (many - few) / (more - less) > SHARE * budget:
+                break
+        try:
+            trials.append(_trial(model, net, batch, size, precision, device))
+        except torch.OutOfMemoryError:
+            break
+        except ValueError as error:  # batch norm over one value
+            if "more than 1 value per channel" not in str(error):
+                raise
+        if len(trials) > 1 and trials[-1].bytes > SHARE * budget:
+            trials.pop()
+            break
+        batch *= 2
+        if len(trials) > 1 and _rate(trials[-1]) < GAIN * _rate(trials[-2]):
+            break
+    if not trials:
+        raise OptionError(
+            f"not even one image of {size[0]} x {size[1]} fits into memory; take smaller crops with --crop"
+        )
+    return max(trials, key=lambda t: (_rate(t) >= max(map(_rate, trials)) / GAIN, -t.batch)).batch, trials
+
+
+def _rate(trial: Trial) -> float:
+    return trial.batch / trial.seconds
+
+
+def _trial(
+    model: FCN, net: NetOptions, batch: int, size: tuple[int, int], precision: str, device: torch.device
+) -> Trial:
+    """One step that does not count, for what is made at the first, and the fastest of two."""
+    images = {name: torch.full((batch, i.channels, *size), 127.0, device=device) for name, i in net.inputs.items()}
+    seconds, held = [], 0
+    for _ in range(3):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        began = time.monotonic()
+        held = _step(model, images, precision, device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            held = torch.cuda.max_memory_allocated(device)
+        seconds.append(time.monotonic() - began)
+    return Trial(batch, min(seconds[1:]), held)
+
+
+def _step(model: nn.Module, images: Mapping[str, Tensor], precision: str, device: torch.device) -> int:
+    """Forward and backward; the bytes held in between, and those of weights, gradients and the optimiser's averages."""
+    held: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            scores = model(images)
+        by_task = scores.values() if isinstance(scores, dict) else [scores]
+        total = torch.stack([each.float().square().mean() for each in by_task]).sum()
+    torch.autograd.backward(total)
+    model.zero_grad()
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return sum(held.values()) + 4 * weights

@@ -1,0 +1,198 @@
+"""One run, from what was asked for to its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+
+from fullconv.errors import OptionError
+from fullconv.inference.evaluate import require_fit
+from fullconv.nets import NetOptions
+from fullconv.nets.precision import resolve
+from fullconv.training import processes
+from fullconv.training.draws import Share
+from fullconv.training.loop import Run, Trained, Trainer, interruptible
+from fullconv.training.machine import chosen_threads, chosen_workers, largest_batch, local_processes, surroundings
+from fullconv.training.options import Asked, RunOptions, choose_recipe, resolve_options
+from fullconv.training.progress import Listener, Tick
+from fullconv.training.run import RunFolder
+from fullconv.training.splits import SPLITS, Data, Splits, open_splits
+from fullconv.training.start import choose_net, named_inputs, read_donors, require_trainable, with_scales
+from fullconv.weights.donor import Donor
+from fullconv.weights.transplant import adopted
+
+NET = "fcn8s-slim"
+"""Where none is named."""
+
+AUTO = "auto"
+"""A batch found by trial."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `train`: what was asked for, and by whom.
+
+    Attributes:
+        asked: the options that were given.
+        data, out, command: as for `train`.
+        tell: the listener.
+        start: when the minutes began.
+        record: more for run.yaml.
+    """
+
+    asked: Asked
+    data: Data | None
+    out: Path | None
+    tell: Listener
+    command: str
+    start: float
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train_once(call: Call, base: RunOptions | None = None, resume: bool = False) -> Trained:
+    """One run.
+
+    Args:
+        base: options that are repeated, as far as `call.asked` does not replace them.
+        resume: go on in `call.out`.
+
+    Raises:
+        FullconvError: as `train`; where one of several processes has to raise it, all do.
+    """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())  # unless told, it leaves processes on CPUs alone
+    with torch.random.fork_rng(), processes.watched():
+        out = Path(processes.text_of_main(str(call.out or free_folder(call, base))))
+        opened = processes.agreed(lambda: _open(call, out, base, resume))
+        options = opened.before or _resolved(call.asked, opened, base, accelerator.device)
+        record = {"fingerprint": opened.splits.fingerprint(), "command": call.command, **call.record, **surroundings()}
+        run = Run(
+            opened.folder,
+            opened.splits,
+            options,
+            accelerator,
+            call.tell,
+            call.start,
+            call.command,
+            opened.donors,
+            record,
+        )
+        with _threads(options.threads):
+            trainer = Trainer(run, resume)
+            with interruptible(trainer):
+                return trainer.run()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What was found before anything is decided.
+
+    Attributes:
+        folder: of the run, in which nothing was written.
+        source: the data's name.
+        splits: checked.
+        net: fitted to the data; None where a run goes on.
+        donors: of its first weights.
+        before: the options of the run that goes on.
+    """
+
+    folder: RunFolder
+    source: str
+    splits: Splits
+    net: NetOptions | None
+    donors: list[Donor]
+    before: RunOptions | None = None
+
+
+def free_folder(call: Call, base: RunOptions | None) -> Path:
+    """A run folder that is not there yet, by data and net."""
+    net = call.asked.net or (base.net if base else NET)
+    name = Path(_source(call, base)).resolve().stem or "data"
+    return RunFolder.free("runs", f"{name}-{Path(net).stem if isinstance(net, str) else net.trunk}")
+
+
+def _source(call: Call, base: RunOptions | None) -> str:
+    """The data's name."""
+    if call.data is None:
+        return base.data if base else ""
+    return call.data[0].source if isinstance(call.data, tuple) else str(call.data)
+
+
+def _open(call: Call, out: Path, base: RunOptions | None, resume: bool) -> _Opened:
+    """Open folder, data and files; nothing is written."""
+    folder, asked = RunFolder(out, resume), call.asked
+    saved = folder.read_options() if resume else {}
+    before = RunOptions.from_yaml(saved) if resume else None
+    known = before or base
+    data = call.data if call.data is not None else known.data if known else None
+    if data is None:
+        raise OptionError("no data; name a folder, a YAML file or 'wafer' with --data")
+    net = asked.net or (known.net if known else NET)
+    wanted = list(before.net.inputs) if before else asked.inputs or named_inputs(net)
+    names = before.splits if before else asked.splits or (base.splits if base else SPLITS)
+    splits = open_splits(data, lambda _, done, total: call.tell(Tick("check", done / total)), wanted, names)
+    if before:
+        require_fit(before.net, splits.train.dataset)
+        if saved.get("fingerprint") != splits.fingerprint():
+            raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
+        return _Opened(folder, str(known.data if known else data), splits, None, [], before)
+    chosen = choose_net(net, splits.train.dataset, asked.net_options, splits.train.moments)
+    init = asked.init if asked.init is not None else base.init if base else ()
+    donors = read_donors(chosen, init)
+    return _Opened(folder, _source(call, base), splits, adopted(chosen, donors), donors)
+
+
+def _resolved(asked: Asked, opened: _Opened, base: RunOptions | None, device: torch.device) -> RunOptions:
+    """The options of a new run."""
+    automatic = asked.overrides.get("batch") == AUTO
+    given = {key: value for key, value in asked.overrides.items() if not (automatic and key == "batch")}
+    options = processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device))
+    if not automatic:
+        return options
+    size = _size(options, opened.splits)
+    with _threads(options.threads):
+        found = processes.agreed(lambda: largest_batch(options.net, size, options.precision, device)[0])
+    given["batch"] = int(processes.text_of_main(str(found))) * processes.count()
+    return processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device))
+
+
+def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: torch.device) -> RunOptions:
+    """Every option, by this machine, net and data."""
+    net, local = cast(NetOptions, opened.net), local_processes()
+    name, recipe = choose_recipe(asked, base, net, opened.splits)
+    options = resolve_options(
+        opened.source,
+        opened.splits,
+        with_scales(net, recipe.skip_scales),
+        asked,
+        (name, recipe),
+        precision=resolve(asked.precision or (base.precision if base else "auto"), device),
+        threads=chosen_threads(asked.threads, local),
+        workers=chosen_workers(asked.workers, device, local),
+        base=base,
+    )
+    shared = Share(recipe.accumulate, processes.rank(), processes.count())
+    require_trainable(options.net, shared.least(recipe.batch), _size(options, opened.splits))
+    return options
+
+
+def _size(options: RunOptions, splits: Splits) -> tuple[int, int]:
+    """(H, W) of the largest training images or of their crops."""
+    return options.recipe.augmentation.crop or max(splits.train.sizes, key=prod)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads; the caller's number is restored."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,191 @@
+"""Stages: 32s, 16s, 8s in turn, each net from the weights of the one before; and runs that are repeated.
+
+The folder of the last stage is the run's; those before it are in it, by stride: ``RUN/32s``, ``RUN/16s``.
+
+Source: Long et al. 2015, section 4.2; Shelhamer et al. 2016, section 4.3 (reference 5.1).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+from fullconv.data.text import brief, read_yaml
+from fullconv.errors import OptionError, printable, unknown_name
+from fullconv.nets import NETS
+from fullconv.training.loop import Trained
+from fullconv.training.once import NET, Call, free_folder, train_once
+from fullconv.training.options import Asked, RunOptions
+from fullconv.training.recipes import SOLVERS
+from fullconv.training.run import RunFolder
+
+FIRST_SHARE = 3
+"""Of the time, for one of each further stage: three days and one in the paper (section 4.3)."""
+
+KEY = "stages"
+"""Of run.yaml."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run.
+
+    Attributes:
+        strides: of the nets, coarsest first.
+        net: the name of the last one, where it has one.
+        minutes: of all stages together.
+        first: the first stage's options, as run.yaml holds them; none in its own.
+    """
+
+    strides: tuple[int, ...]
+    net: str | None = None
+    minutes: float | None = None
+    first: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        right = all(isinstance(stride, int) and not isinstance(stride, bool) for stride in self.strides)
+        if not right or len(self.strides) < 2 or any(finer >= coarser for coarser, finer in pairwise(self.strides)):
+            raise OptionError(f"stages {self.strides}; expected two strides or more, coarsest first, such as 32,16,8")
+
+    @classmethod
+    def from_yaml(cls, value: Mapping[str, Any]) -> Plan:
+        """Inverse of `to_yaml`; OptionError for anything else."""
+        try:
+            return cls(tuple(value["strides"]), value.get("net"), value.get("minutes"), value.get("first"))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise OptionError(f"run.yaml has stages that cannot be read ({error}); start a new run") from error
+
+    def to_yaml(self) -> dict[str, Any]:
+        """Plain values for run.yaml."""
+        return {"strides": list(self.strides), "net": self.net, "minutes": self.minutes, "first": self.first}
+
+    def folder(self, run: Path, index: int) -> Path:
+        """Of a stage."""
+        return run if index == len(self.strides) - 1 else run / f"{self.strides[index]}s"
+
+    def name(self, index: int) -> str | None:
+        """Of a stage's net, where the last one has a name: the one with another stride in it."""
+        return None if self.net is None else re.sub(r"fcn\d+s", f"fcn{self.strides[index]}s", self.net, count=1)
+
+    def minutes_of(self, index: int) -> float | None:
+        """A stage's share of the time."""
+        if self.minutes is None:
+            return None
+        return self.minutes * (1 if index else FIRST_SHARE) / (FIRST_SHARE + len(self.strides) - 1)
+
+    def options(self, first: RunOptions, index: int, init: Path) -> RunOptions:
+        """A further stage's options.
+
+        Args:
+            init: the model of the stage before.
+        """
+        names = self.name(0), self.name(index)
+        factor = first.recipe.stage_lr**index
+        if first.name == "heavy" and names[0] in SOLVERS and names[1] in SOLVERS:
+            factor = SOLVERS[names[1]].lr / SOLVERS[names[0]].lr
+        return replace(
+            first,
+            net=replace(first.net, stride=self.strides[index], scales={}),
+            recipe=replace(first.recipe, lr=first.recipe.lr * factor),
+            minutes=self.minutes_of(index),
+            init=(str(init),),
+        )
+
+
+def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path | None, resume: bool) -> Trained:
+    """One run, or several in turn.
+
+    Args:
+        call: what was asked for.
+        stages: strides, coarsest first; None: one run, or those of `config` or of the run that is resumed.
+        config: a run.yaml, or its folder.
+        resume: go on in `call.out`.
+    """
+    if resume and call.out is not None:
+        return _resume(call, call.out)
+    base, saved = (None, None) if config is None else read_config(config)
+    if stages is None and saved is None:
+        return train_once(call, base)
+    asked = call.asked
+    named = asked.net or (saved.net if saved else None if base else NET)
+    if named is not None and named not in NETS:
+        raise OptionError(
+            f"stages of {brief(named)}; name a net, such as fcn8s-vgg16, and give the file of its first weights with "
+            "--init"
+        )
+    length = asked.minutes, asked.epochs, asked.steps
+    minutes = (base.minutes if base else None) if length == (None, None, None) else asked.minutes
+    if saved is not None and length == (None, None, None):
+        minutes = saved.minutes
+    plan = Plan(tuple(stages or (saved.strides if saved else ())), named, minutes)
+    if (first := plan.name(0)) is not None and first not in NETS:
+        raise unknown_name("net for the first stage,", first, NETS)
+    asked = replace(asked, net=first, minutes=plan.minutes_of(0))
+    if base is not None:
+        base = replace(base, net=replace(base.net, stride=plan.strides[0]))
+    out = call.out or free_folder(replace(call, asked=replace(asked, net=named)), base)
+    RunFolder(out)  # nothing is trained for a folder that is taken
+    return _train(replace(call, asked=asked, out=out), plan, 0, base)
+
+
+def read_config(path: str | Path) -> tuple[RunOptions, Plan | None]:
+    """The options of the run that a run.yaml is of, of its first stage where it has several; and its stages.
+
+    Args:
+        path: a run.yaml, or its folder.
+
+    Raises:
+        DataError: a file that cannot be read.
+        OptionError: one that is no run's.
+    """
+    file = Path(path) / "run.yaml" if Path(path).is_dir() else Path(path)
+    value = read_yaml(file)
+    if not isinstance(value, dict):
+        raise OptionError(f"{printable(file)} holds no options of a run; expected what a run folder's run.yaml holds")
+    plan = Plan.from_yaml(value[KEY]) if value.get(KEY) else None
+    return RunOptions.from_yaml(plan.first if plan and plan.first else value), plan
+
+
+def _resume(call: Call, out: Path) -> Trained:
+    """Go on with the last stage that began; a run of one is its own."""
+    begun = [path for path in (out, *sorted(out.glob("*s"), key=_stride)) if (path / "run.yaml").is_file()]
+    folder = begun[0] if begun else out
+    value = RunFolder(folder, resume=True).read_options()
+    if not value.get(KEY):
+        return train_once(call, resume=True)
+    plan = Plan.from_yaml(value[KEY])
+    places = [plan.folder(out, index) for index in range(len(plan.strides))]
+    if folder not in places:
+        raise OptionError(f"{printable(folder)} is none of the stages {plan.strides}; name the run's folder with --out")
+    return _train(call, plan, places.index(folder), resume=True)
+
+
+def _train(call: Call, plan: Plan, index: int, base: RunOptions | None = None, resume: bool = False) -> Trained:
+    """The stages from one on.
+
+    Args:
+        base: as for `train_once`, for the first stage.
+        resume: this stage has begun.
+    """
+    out = cast(Path, call.out)
+    folder = plan.folder(out, index)
+    done = train_once(replace(call, out=folder, record={KEY: plan.to_yaml()}), base, resume)
+    if done.stopped or index == len(plan.strides) - 1:
+        return replace(done, path=out)
+    options = RunFolder(folder, resume=True).read_options()
+    first = plan.first or {key: value for key, value in options.items() if key != KEY}
+    plan = replace(plan, first=first)
+    following = plan.options(RunOptions.from_yaml(first), index + 1, done.model)
+    call = replace(call, asked=Asked(), start=time.monotonic())
+    return _train(call, plan, index + 1, following)
+
+
+def _stride(path: Path) -> int:
+    """Of a stage's folder; stages that began later have smaller ones."""
+    digits = path.name.removesuffix("s")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 7 else 1 << 20
