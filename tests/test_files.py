@@ -111,8 +111,10 @@ def test_a_share_that_cannot_sync_folders_is_no_error_but_a_failing_disk_is(
             sync_folder(tmp_path)
     else:
         sync_folder(tmp_path)
-    monkeypatch.setattr(os, "name", "nt")
-    sync_folder(tmp_path / "never opened")
+    nowhere = tmp_path / "never opened"
+    with monkeypatch.context() as windows:  # pytest itself must not take it for Windows
+        windows.setattr(os, "name", "nt")
+        sync_folder(nowhere)
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

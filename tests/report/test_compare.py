@@ -186,6 +186,13 @@ class TestChart:
         assert [line.get_ydata().tolist() for line in loss.lines] == [[3e5, 2e5], [7.0]]
         assert loss.get_yscale() == "log"
 
+    def test_a_mean_is_a_loss_per_pixel(self, drawn: Callable[..., Any]) -> None:
+        mean = one("b", rows=[{"step": 10, "loss": 7.0}], options={"recipe.reduction": "mean"})
+        loss = drawn([one("a"), mean]).axes[2]
+        assert loss.get_title("left") == "Loss per pixel"
+        assert [line.get_ydata().tolist() for line in loss.lines] == [[3.0, 2.0], [7.0]]
+        assert drawn([mean]).axes[2].get_title("left") == "Loss"
+
     def test_every_run_is_named_once_whatever_its_name(self, drawn: Callable[..., Any]) -> None:
         names = [f"run {place}" for place in range(30)] + ["a$b_c$", "运行"]
         figure = drawn([one(name) for name in names])

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -30,13 +29,13 @@ from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
 from fullconv.training.draws import Batches
+from fullconv.training.learner import Learner, StepLoss
 from fullconv.training.loop import Trained
+from fullconv.training.losses import TaskLoss
+from fullconv.training.options import RunOptions
 from fullconv.training.progress import Tick
-from fullconv.training.losses import cross_entropy
-from fullconv.training.optimizer import make_optimizer
 from fullconv.training.recipes import RECIPES
 from fullconv.training.sampling import kept
-from fullconv.training.setup import RunOptions, choose_net, open_splits, resolve_options
 from fullconv.training.train import train
 from fullconv.weights.modelfile import ModelFile, read_header, read_model, write_model
 from inmemory import LABELS, InMemory, one, some
@@ -78,12 +77,27 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Every step's loss, as it is computed."""
     seen: list[float] = []
 
-    def note(*args: Any) -> Tensor:
-        value = cross_entropy(*args)
-        seen.append(value.item())
-        return value
+    step = Learner.step
 
-    monkeypatch.setattr("fullconv.training.loop.cross_entropy", note)
+    def note(*args: Any) -> StepLoss:
+        loss = step(*args)
+        seen.append(loss.total)
+        return loss
+
+    monkeypatch.setattr(Learner, "step", note)
+    return seen
+
+
+def targets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TaskLoss, Tensor]]:
+    """Every loss that is computed from now on, and the masks it is of."""
+    seen: list[tuple[TaskLoss, Tensor]] = []
+    call = TaskLoss.__call__
+
+    def note(loss: TaskLoss, scores: Tensor, target: Tensor, amounts: Tensor) -> Tensor:
+        seen.append((loss, target))
+        return call(loss, scores, target, amounts)
+
+    monkeypatch.setattr(TaskLoss, "__call__", note)
     return seen
 
 
@@ -240,26 +254,6 @@ def test_heavy_steps_are_the_reference_solvers(tmp_path: Path) -> None:
     changed = [name for name in expected if not torch.equal(first[name], expected[name])]
     assert len(changed) > 0.9 * len(expected), "the rate is high enough to see"
     assert run.steps == 3
-
-
-def test_groups_of_the_optimiser() -> None:
-    splits = open_splits((some("train", 1, (12, 20)), some("val", 1)))
-    for kind, expected in (("heavy", [(5e-4, 1.0), (0.0, 2.0), (0.0, 1.0)]), ("scratch", [(0.02, 1), (0, 1), (0, 1)])):
-        chosen = choose_net(NET, splits.train.dataset, {**SMALL, "upsampling": "learned-all"})
-        options = resolve_options(
-            "d", splits, chosen, recipe=kind, seed=0, minutes=None, epochs=None, steps=1, precision="float32", init=(),
-            overrides={},
-        )  # fmt: skip
-        net = FCN(options.net)
-        optimizer = make_optimizer(net, options.recipe)
-        assert type(optimizer).__name__ == {"heavy": "SGD", "scratch": "AdamW"}[kind]
-        assert [(g["weight_decay"], g["factor"]) for g in optimizer.param_groups] == expected
-        names = {id(p): name for name, p in net.named_parameters()}
-        weights, biases, scales = ([names[id(p)] for p in group["params"]] for group in optimizer.param_groups)
-        assert len(weights) + len(biases) + len(scales) == len(names)
-        assert all("conv" in n or "fc" in n or "score" in n for n in weights)
-        assert all(n.endswith("bias") for n in biases)
-        assert all(".bn" in n and n.endswith("weight") for n in scales)
 
 
 @pytest.mark.parametrize(("optimizer", "share"), [("adamw", 1.0), ("sgd", 1.0), ("adamw", 0.5)])
@@ -508,13 +502,7 @@ def test_void_alone_is_no_accident(tmp_path: Path, void: str) -> None:
 
 
 def test_images_of_several_sizes_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-
-    def note(scores: Tensor, target: Tensor, *rest: Any) -> Tensor:
-        seen.append(target)
-        return cross_entropy(scores, target, *rest)
-
-    monkeypatch.setattr("fullconv.training.loop.cross_entropy", note)
+    seen = targets(monkeypatch)
     sizes = [(12, 16), (20, 9), (5, 30)]
     data = InMemory([one(i, size) for i, size in enumerate(sizes)]), InMemory([one(7, (13, 8)), one(8, (9, 9))], "val")
     run = fit(tmp_path / "r", 1, data=data, batch=3)
@@ -522,7 +510,7 @@ def test_images_of_several_sizes_share_a_batch(tmp_path: Path, monkeypatch: pyte
     assert run.scores.pixels == tuple(
         sum(int((s.masks[SEMANTIC] == k).sum()) for s in data[1].samples) for k in range(3)
     )
-    (target,) = seen
+    ((_, target),) = seen
     assert target.shape == (3, 20, 30)
     valid = sum(int((s.masks[SEMANTIC] != VOID).sum()) for s in data[0].samples)
     assert int((target != VOID).sum()) == valid, "the margins are void"
@@ -575,26 +563,20 @@ def test_the_data_are_those_of_the_pure_functions(tmp_path: Path, monkeypatch: p
 
 
 def test_the_loss_is_that_of_the_cells_kept_for_each_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Tensor, tuple[Any, ...]]] = []
-
-    def note(scores: Tensor, target: Tensor, *rest: Any) -> Tensor:
-        seen.append((target, rest))
-        return cross_entropy(scores, target, *rest)
-
+    seen = targets(monkeypatch)
     def sample(seed: int) -> Sample:
         mask = np.full((12, 16), seed % 3, np.uint8)
         return Sample(f"s{seed}", {IMAGE: one(seed).inputs[IMAGE]}, {"kind": mask, "side": mask // 2})
 
-    monkeypatch.setattr("fullconv.training.loop.cross_entropy", note)
     labels = {"kind": LABELS, "side": LabelSet(("no", "yes"))}
     data = tuple(InMemory([sample(s) for s in range(4)], split, labels) for split in ("train", "val"))
     fit(tmp_path / "r", 3, data=data, loss_share=0.4, batch=3, seed=8, reduction="sum")
     assert len(seen) == 6
     for step, draws in zip(range(3), Batches(4, 3, seed=8), strict=False):
         mask = kept(draws, (12, 16), 0.4, seed=8)  # fcn1s: every pixel is a cell
-        for target, rest in seen[2 * step : 2 * step + 2]:
+        for loss, target in seen[2 * step : 2 * step + 2]:
             assert np.array_equal(target != VOID, mask)
-            assert (rest[0], rest[2]) == ("sum", 0.4)
+            assert (loss.options.reduction, loss.share) == ("sum", 0.4)
 
 
 def test_a_share_of_one_changes_no_bit(tmp_path: Path, losses: list[float]) -> None:
@@ -646,9 +628,3 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     fit(tmp_path / "r", 1)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "num_processes", 3)
-    with pytest.raises(OptionError, match="3 processes; this version trains in one: start it without a launcher"):
-        fit(tmp_path / "r", 1)

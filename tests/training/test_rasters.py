@@ -27,11 +27,11 @@ from fullconv.inference.model import Model, load
 from fullconv.inference.predict import predict
 from fullconv.labels import LabelSet
 from fullconv.nets import InputOptions
-from fullconv.training.loading import load_batch
+from fullconv.training.loading import Loader
 from fullconv.training.loop import Trained
 from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES
-from fullconv.training.setup import open_splits
+from fullconv.training.splits import open_splits
 from fullconv.training.train import train
 from inmemory import LABELS, InMemory, one
 from makers import save, scene
@@ -170,7 +170,7 @@ def test_images_of_several_sizes_are_filled_by_their_means() -> None:
     ]
     data = InMemory(samples, inputs={IMAGE: InputKind(5, (1, 2, 3, 4, 5))})
     plain = replace(RECIPES["scratch"].augmentation, crop=None, scale=(1.0, 1.0), flip=False, jitter=0.0)
-    batch = load_batch(data, [(0, 0), (0, 1)], plain, 0)
+    (batch,) = Loader(data, [sample.size for sample in samples], plain, 0)([(0, 0), (0, 1)])
     for filled, sample in zip(batch.inputs[IMAGE], samples, strict=True):
         height, width = sample.size
         assert (filled.shape, filled.dtype) == ((12, 20, 5), np.uint16)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_COLUMNS = 3
 """More runs than these are rows."""
 
-_WIDEST = 22
+_WIDEST = 26
 """Characters of a run's name or an option's value in a column."""
 
 

@@ -229,7 +229,7 @@ def _class_heat_png(curves: Mapping[str, Series]) -> bytes:
 
 def _draw_losses(axes: Axes, rows: Rows) -> None:
     """The loss, and its terms and tasks where there are several."""
-    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("loss_") )
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("loss_") and key != "loss_per_pixel")
     parts = [key for key in keys if series(rows, key)[1].size]
     _draw(axes, rows, "loss", INKS[0], "all" if parts else None)
     for place, name in enumerate(shown([key.removeprefix("loss_") for key in parts]), 1):

@@ -217,7 +217,7 @@ def short(value: Any) -> str:
 def comparison_png(runs: Sequence[ComparedRun]) -> bytes:
     """Val mean IU over minutes and over steps, and the loss over steps; a colour and dashes a run.
 
-    The loss is that per pixel if all runs have one: those of different reductions do not compare.
+    The loss is that per pixel if all runs have one, which a mean is too: those of different reductions do not compare.
 
     Returns:
         PNG.
@@ -230,7 +230,9 @@ def comparison_png(runs: Sequence[ComparedRun]) -> bytes:
     figure = Figure(figsize=(11, 3.4 + 0.2 * rows), dpi=CHART_DPI, layout="constrained", facecolor="white")
     by_minute, by_step, loss = figure.subplots(1, 3)
     trained = [run for run in runs if series(run.rows, "loss")[1].size]
-    per_pixel = bool(trained) and all(series(run.rows, "loss_per_pixel")[1].size for run in trained)
+    by_pixel = [run for run in trained if series(run.rows, "loss_per_pixel")[1].size]
+    means = [run for run in trained if run not in by_pixel and run.options.get("recipe.reduction") == "mean"]
+    per_pixel = bool(by_pixel) and len(by_pixel) + len(means) == len(trained)
     calm(by_minute, "Mean IU on val", "minutes")
     calm(by_step, "Mean IU on val", "step")
     calm(loss, "Loss per pixel" if per_pixel else "Loss", "step")
@@ -242,7 +244,7 @@ def comparison_png(runs: Sequence[ComparedRun]) -> bytes:
         steps, values = series(run.rows, "val_mean_iu")
         if values.size:
             by_step.plot(steps, values, **style, marker=dots(values))
-        steps, values = series(run.rows, "loss_per_pixel" if per_pixel else "loss")
+        steps, values = series(run.rows, "loss_per_pixel" if per_pixel and run in by_pixel else "loss")
         if values.size:
             loss.plot(steps, smooth(values), **style, marker=dots(values))
     fit_losses(loss)

@@ -22,7 +22,7 @@ from fullconv.training.batchnorm import share_batchnorm
 from fullconv.training.draws import generator
 from fullconv.training.dropout import key_dropout
 from fullconv.training.loading import Batch
-from fullconv.training.losses import TaskLoss, class_weights
+from fullconv.training.losses import PIXELWISE, TaskLoss, class_weights
 from fullconv.training.optimizer import make_optimizer, training_mode
 from fullconv.training.options import RunOptions
 from fullconv.training.sampling import sampled
@@ -86,13 +86,19 @@ class Learner:
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     @property
+    def per_pixel(self) -> bool:
+        """Whether the loss by pixel is shown beside it: where it is a sum over pixels."""
+        recipe = self.options.recipe
+        return recipe.reduction == "sum" and not PIXELWISE.isdisjoint(recipe.loss_options().terms)
+
+    @property
     def columns(self) -> list[str]:
         """What metrics.csv shows of a loss.
 
         Itself; where it is a sum, its value by pixel; where there are several terms or tasks, each of them.
         """
         terms = list(self.options.recipe.loss_options().terms)
-        names = ["loss", "loss_per_pixel"] if self.options.recipe.reduction == "sum" else ["loss"]
+        names = ["loss", "loss_per_pixel"] if self.per_pixel else ["loss"]
         if len(self.losses) * len(terms) == 1:
             return names
         by_task = [[task] if len(self.losses) > 1 else [] for task in self.losses]
@@ -169,7 +175,7 @@ class Learner:
         by_task = {t: torch.tensor([next(rest) for _ in v], dtype=torch.float64) for t, v in found.items()}
         total = sum(self.factors[t] * self.losses[t].total(v).item() for t, v in by_task.items())
         shown = [total]
-        if self.options.recipe.reduction == "sum":
+        if self.per_pixel:
             shown.append(
                 sum(self.factors[t] * self.losses[t].per_pixel(v, amounts[t].cpu()).item() for t, v in by_task.items())
             )

@@ -129,6 +129,7 @@ class Trainer:
             self.place, notes = load_state(run.folder.state, net, self.learner.optimizer)
             self.notes += notes
             self.warnings = tuple(notes)
+            self._require_one_place()
             run.folder.restore_rows(self.place.step)
             self.best_iu = run.folder.best_mean_iu()
         self.finished = self.place.progress >= 1
@@ -159,6 +160,15 @@ class Trainer:
             self._train()
         return self._finish()
 
+    def _require_one_place(self) -> None:
+        """Of several processes all must have read one state."""
+        step = self.place.step
+        if processes.total([float(step)], self.accelerator.device) != [float(step * processes.count())]:
+            raise TrainingError(
+                f"the processes read states of different steps, this one that of step {step}; the folder "
+                f"{self.folder.state} must be the same for all"
+            )
+
     def _train(self) -> None:
         options, data = self.options, self.context.splits.train
         recipe = options.recipe
@@ -187,8 +197,8 @@ class Trainer:
                     self._save_state()
                     # A state that takes long to write is written less often.
                     next_state = time.monotonic() + max(STATE_SECONDS, 20 * self.saving)
-            self._log()
-            if not self.stop:
+            if not self.stop:  # else what the next line has gathered is kept in the state
+                self._log()
                 self._evaluate()
             self._save_state()
         except NotFiniteError as error:

@@ -24,7 +24,7 @@ REDUCTIONS = ("mean", "image", "sum")
 TERMS = ("cross-entropy", "focal", "ohem", "dice", "lovasz")
 CLASS_WEIGHTS = ("none", "sqrt", "median", "inverse")
 
-PIXELWISE = ("cross-entropy", "focal")
+PIXELWISE = frozenset({"cross-entropy", "focal"})
 """The terms that are a (weighted) mean over all valid pixels where the reduction is "mean"."""
 
 LONGEST = 200

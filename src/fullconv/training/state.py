@@ -42,7 +42,6 @@ MAX_PLACE = 1 << 20
 RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "step": (int, 0, 10**9 - 1), "seconds": (float, 0, 1e10), "progress": (float, 0, 1), "reserve": (float, 0, 1e10),
     "next_evaluation": (float, 0, 1e10), "loss_sums": (float, -1e300, 1e300), "loss_steps": (int, 0, 10**9 - 1),
-    "best_iu": (float, -1, 1),
 }  # fmt: skip
 """Of a place's values in a file: type, lowest, highest."""
 
@@ -65,7 +64,6 @@ class Place:
         next_evaluation: progress (0..1) at which the next evaluation is due.
         loss_sums: of the steps since the last line of metrics.csv, one a column.
         loss_steps: their number.
-        best_iu: mean IU (0..1) on val of the best model so far; -1 before the first evaluation.
     """
 
     step: int = 0
@@ -75,7 +73,6 @@ class Place:
     next_evaluation: float = 0.0
     loss_sums: list[float] = field(default_factory=list)
     loss_steps: int = 0
-    best_iu: float = -1.0
 
     def reach(self, progress: float) -> None:
         """Go on to `progress`, but never back: a growing reserve makes the same moment an earlier one."""
