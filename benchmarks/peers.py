@@ -3,7 +3,7 @@
     python3.11 -m venv peers-env
     peers-env/bin/pip install torch==2.13.0 torchvision segmentation-models-pytorch --editable .
     peers-env/bin/python benchmarks/peers.py ../shared/data/camvid --minutes 15 --seeds 0 1 2 --out peers.jsonl
-    peers-env/bin/python benchmarks/peers.py ../shared/data/camvid --grid --out peers.jsonl
+    peers-env/bin/python benchmarks/peers.py ../shared/data/camvid --grid --seeds 0 1 2 --out peers.jsonl
 
 Unet and FPN of segmentation_models_pytorch and the FCN of torchvision, each as its library makes it, in a plain loop of
 good practice: AdamW, linear rise and half a cosine to 0 by the clock, bfloat16 autocast, channels last, norms of

@@ -44,7 +44,7 @@ def test_three_runs_are_columns(run: Run, three: list[Path]) -> None:
     assert cells(shown.out, "recipe.lr") == ["0.002", "0.002", "0.01"]
     assert cells(shown.out, "seed") == ["0", "1", "0"]
     assert "* the best" in shown.out
-    assert "over 2 seeds (a, b): mean IU 55.0 ± 7.1   pixel accuracy 75.0 ± 7.1" in shown.out
+    assert "2 runs that differ in the seed alone (a, b):\n  mean IU 55.0 ± 7.1   pixel accuracy 75.0 ± 7.1" in shown.out
     assert "trunk" not in shown.out
 
 

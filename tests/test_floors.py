@@ -19,7 +19,7 @@ FLOORS = {
     "nets": 1, "receptive": 1,
     "weights": 2, "data": 2, "metrics": 2, "report": 2,
     "training": 3, "inference": 3, "inspect": 3, "paper": 3, "paper_results": 3, "units": 3,
-    "export": 4, "serve": 4, "demo": 4,
+    "export": 4, "serve": 4, "demo": 4, "compare": 4,
     "cli": 5, "__main__": 5,
 }  # fmt: skip
 

@@ -88,7 +88,8 @@ def _print(found: Comparison) -> None:
             for key, title in SCORES.items()
             if key in group.mean
         )
-        console.print(f"over {len(group.names)} seeds ({escape(', '.join(group.names))}): {means}", soft_wrap=True)
+        held = escape(", ".join(group.names))
+        console.print(f"{len(group.names)} runs that differ in the seed alone ({held}):\n  {means}", soft_wrap=True)
     for note in found.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
 

@@ -197,7 +197,7 @@ class Trainer:
                     self._save_state()
                     # A state that takes long to write is written less often.
                     next_state = time.monotonic() + max(STATE_SECONDS, 20 * self.saving)
-            if not self.stop:  # else what the next line has gathered is kept in the state
+            if self.place.progress >= 1:  # else what the next line has gathered is kept in the state
                 self._log()
                 self._evaluate()
             self._save_state()

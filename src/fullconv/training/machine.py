@@ -114,53 +114,67 @@ class Trial:
     bytes: int
 
 
-def largest_batch(
-    net: NetOptions, size: tuple[int, int], precision: str, device: torch.device, most: int = LARGEST_TRIAL
-) -> tuple[int, list[Trial]]:
-    """The batch at which a step is fastest per image, among the powers of two that fit into memory.
+def fitting_batch(
+    net: NetOptions, size: tuple[int, int], precision: str, device: torch.device, least: int, most: int = LARGEST_TRIAL
+) -> tuple[int, int]:
+    """Images a step, and the parts they go through the net in, by trial of real steps.
 
-    Real training steps are tried, each twice as large as the one before, until memory or `most` is reached, or twice
-    the images no longer bring a tenth more of them a second: a larger batch would only mean fewer steps.
+    A recipe's batch is what it learns well with, so it is the least: where it does not fit into memory it goes in parts
+    of as many images as do. Where it fits, twice as many are taken as long as they fit and bring a tenth more images a
+    second; beyond that a larger batch would only mean fewer steps.
 
     Args:
         size: (H, W) of the training images or crops.
         precision: "float32" or "bfloat16".
+        least: the recipe's batch.
         most: images, at most.
 
     Returns:
-        The batch, and what was tried.
+        Batch and parts.
 
     Raises:
         OptionError: not even one image fits.
     """
     with torch.random.fork_rng():
         model = FCN(net).to(device).train()
-    budget = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    budget = SHARE * (free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0])
     trials: list[Trial] = []
-    batch, start = 1, time.monotonic()
-    while batch <= most and (trials == [] or time.monotonic() - start < TRIAL_SECONDS):
-        if len(trials) > 1:  # memory grows by as much for every image
-            (less, few), (more, many) = ((t.batch, t.bytes) for t in trials[-2:])
-            if many + (batch - more) * (many - few) / (more - less) > SHARE * budget:
-                break
+
+    def fits(batch: int) -> bool:
+        """Tried, unless memory would not hold it: every image takes as much."""
+        few, many = (trials[-2:] if len(trials) > 1 else [Trial(0, 0.0, 0), *trials, Trial(1, 0.0, 0)])[:2]
+        if many.bytes + (batch - many.batch) * (many.bytes - few.bytes) / (many.batch - few.batch) > budget:
+            return False
         try:
             trials.append(_trial(model, net, batch, size, precision, device))
         except torch.OutOfMemoryError:
-            break
-        except ValueError as error:  # batch norm over one value
+            return False
+        except ValueError as error:  # batch norm over the one value that a small image leaves
             if "more than 1 value per channel" not in str(error):
                 raise
-        if len(trials) > 1 and trials[-1].bytes > SHARE * budget:
-            trials.pop()
-            break
-        batch *= 2
-        if len(trials) > 1 and _rate(trials[-1]) < GAIN * _rate(trials[-2]):
-            break
-    if not trials:
+            return True
+        return trials[-1].bytes <= budget
+
+    part = 0
+    for few in (1, 2, least):
+        if part < few <= least:
+            if not fits(few):
+                break
+            part = few
+    if not part:
         raise OptionError(
             f"not even one image of {size[0]} x {size[1]} fits into memory; take smaller crops with --crop"
         )
-    return max(trials, key=lambda t: (_rate(t) >= max(map(_rate, trials)) / GAIN, -t.batch)).batch, trials
+    if part < least:
+        while 2 * part < least and fits(2 * part):
+            part *= 2
+        return least, -(-least // part)
+    start = time.monotonic()
+    while 2 * part <= most and time.monotonic() - start < TRIAL_SECONDS and fits(2 * part):
+        if _rate(trials[-1]) < GAIN * _rate(trials[-2]):
+            break
+        part *= 2
+    return part, 1
 
 
 def _rate(trial: Trial) -> float:

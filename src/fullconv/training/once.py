@@ -19,7 +19,7 @@ from fullconv.nets.precision import resolve
 from fullconv.training import processes
 from fullconv.training.draws import Share
 from fullconv.training.loop import Run, Trained, Trainer, interruptible
-from fullconv.training.machine import chosen_threads, chosen_workers, largest_batch, local_processes, surroundings
+from fullconv.training.machine import chosen_threads, chosen_workers, fitting_batch, local_processes, surroundings
 from fullconv.training.options import Asked, RunOptions, choose_recipe, resolve_options
 from fullconv.training.progress import Listener, Tick
 from fullconv.training.run import RunFolder
@@ -157,8 +157,11 @@ def _resolved(asked: Asked, opened: _Opened, base: RunOptions | None, device: to
         return options
     size = _size(options, opened.splits)
     with _threads(options.threads):
-        found = processes.agreed(lambda: largest_batch(options.net, size, options.precision, device)[0])
-    given["batch"] = int(processes.text_of_main(str(found))) * processes.count()
+        least = -(-options.recipe.batch // processes.count())
+        found = processes.agreed(lambda: fitting_batch(options.net, size, options.precision, device, least))
+    batch, parts = map(int, processes.text_of_main(f"{found[0]} {found[1]}").split())
+    given["batch"] = batch * processes.count()
+    given["accumulate"] = parts * processes.count() if parts > 1 else 1
     return processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device))
 
 
@@ -178,7 +181,8 @@ def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: tor
         base=base,
     )
     shared = Share(recipe.accumulate, processes.rank(), processes.count())
-    require_trainable(options.net, shared.least(recipe.batch), _size(options, opened.splits))
+    smallest = recipe.augmentation.crop or min(opened.splits.train.sizes, key=max)
+    require_trainable(options.net, shared.least(recipe.batch), smallest)
     return options
 
 

@@ -102,7 +102,7 @@ class Recipe:
         self.loss_options()
         rules = self.class_weights.values() if isinstance(self.class_weights, Mapping) else [self.class_weights]
         for rule in rules:
-            if isinstance(rule, str) and rule not in CLASS_WEIGHTS:
+            if (isinstance(rule, str) or not isinstance(rule, Sequence)) and rule not in CLASS_WEIGHTS:
                 raise unknown_name("class weights", rule, CLASS_WEIGHTS)
         for task, factor in self.task_weights.items():
             if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < 1e6:
@@ -129,12 +129,23 @@ class Recipe:
         Raises:
             OptionError: a key that is unknown, or a value of a wrong type or out of range.
         """
-        flat = {**value, **value.get("augmentation", {})}
-        flat.pop("augmentation", None)
-        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
+        augmentation = value.get("augmentation", {})
+        if not isinstance(augmentation, Mapping):
+            raise OptionError(f"augmentation {augmentation!r}; expected its options by name")
+        plain = {key: _plain(v) for key, v in {**value, **augmentation}.items() if key != "augmentation"}
         if isinstance(scales := plain.get("skip_scales"), Mapping):
-            plain["skip_scales"] = {int(stride): scale for stride, scale in scales.items()}
+            try:
+                plain["skip_scales"] = {int(stride): scale for stride, scale in scales.items()}
+            except (TypeError, ValueError) as error:
+                raise OptionError(f"skip_scales {scales!r}; expected a factor by stride, such as 16: 0.01") from error
         return overridden(cls(), plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds as lists are tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:

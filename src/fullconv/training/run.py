@@ -105,7 +105,8 @@ class RunFolder:
         if not self.best.exists():
             return -1.0
         metrics = read_header(self.best).get("metrics", {})
-        return float(metrics.get("val", {}).get("mean_iu") or -1.0)
+        value = metrics.get("val", {}).get("mean_iu")
+        return -1.0 if value is None else float(value)
 
     def add_columns(self, extra: Iterable[str]) -> None:
         """Further columns of metrics.csv, after the other losses; rows that are there already have nothing in them."""

@@ -15,9 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from fullconv.data.text import brief, read_yaml
 from fullconv.errors import OptionError, printable, unknown_name
-from fullconv.nets import NETS
+from fullconv.nets import FCN, NETS, build
 from fullconv.training.loop import Trained
 from fullconv.training.once import NET, Call, free_folder, train_once
 from fullconv.training.options import Asked, RunOptions
@@ -113,7 +115,7 @@ def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path
         return train_once(call, base)
     asked = call.asked
     named = asked.net or (saved.net if saved else None if base else NET)
-    if named is not None and named not in NETS:
+    if named is not None and (not isinstance(named, str) or named not in NETS):
         raise OptionError(
             f"stages of {brief(named)}; name a net, such as fcn8s-vgg16, and give the file of its first weights with "
             "--init"
@@ -125,9 +127,14 @@ def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path
     plan = Plan(tuple(stages or (saved.strides if saved else ())), named, minutes)
     if (first := plan.name(0)) is not None and first not in NETS:
         raise unknown_name("net for the first stage,", first, NETS)
-    asked = replace(asked, net=first, minutes=plan.minutes_of(0))
+    repeated = base.net if base is not None and asked.net is None else None
+    asked = replace(asked, net=None if repeated else first, minutes=plan.minutes_of(0))
     if base is not None:
-        base = replace(base, net=replace(base.net, stride=plan.strides[0]))
+        base = replace(base, net=replace(base.net, stride=plan.strides[0], scales={}))
+    with torch.device("meta"):  # no stage should be the first to say, days later, that its net cannot be
+        net = repeated or build(cast(str, first), **asked.net_options).options
+        for stride in plan.strides:
+            FCN(replace(net, stride=stride, scales={}))
     out = call.out or free_folder(replace(call, asked=replace(asked, net=named)), base)
     RunFolder(out)  # nothing is trained for a folder that is taken
     return _train(replace(call, asked=asked, out=out), plan, 0, base)
@@ -181,7 +188,8 @@ def _train(call: Call, plan: Plan, index: int, base: RunOptions | None = None, r
     first = plan.first or {key: value for key, value in options.items() if key != KEY}
     plan = replace(plan, first=first)
     following = plan.options(RunOptions.from_yaml(first), index + 1, done.model)
-    call = replace(call, asked=Asked(), start=time.monotonic())
+    again = Asked(threads=following.threads, workers=following.workers)  # which a run does not take from another
+    call = replace(call, asked=again, start=time.monotonic())
     return _train(call, plan, index + 1, following)
 
 

@@ -52,6 +52,8 @@ def choose_net(
         if net_options:
             raise OptionError(f"{printable(net)} has its own {', '.join(net_options)}; leave the options out")
         net = replace(read_options(net), classes={task: len(labels) for task, labels in train.labels.items()})
+    elif not isinstance(net, str) and net_options:
+        raise OptionError(f"the net has its own {', '.join(net_options)}; leave the options out, or name a net")
     elif isinstance(net, str):
         classes = {task: len(labels) for task, labels in train.labels.items()}
         with torch.device("meta"):  # only its options are wanted here
