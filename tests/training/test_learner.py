@@ -148,7 +148,6 @@ def test_a_published_net_starts_at_ln_k(name: str) -> None:
 def test_tasks_count_by_their_weights() -> None:
     samples = [sided(index) for index in range(3)]
     net = lively("fcn8s-slim", {"kind": 3, "side": 2}, dropout=0.0)
-    net.eval()  # the step computes in training mode; the scores of batch norm by hand, too
     recipe = replace(PLAIN, lr=0.0, task_weights={"side": 0.25})
     own = learner(net, recipe)
     with torch.no_grad():
@@ -207,9 +206,10 @@ def test_columns_of_one_task_name_the_terms_alone() -> None:
     net = lively("fcn8s-slim")
     assert learner(net).columns == ["loss"]
     assert learner(net, replace(PLAIN, reduction="sum")).columns == ["loss", "loss_per_pixel"]
+    assert learner(net, replace(PLAIN, reduction="sum", loss="dice")).columns == ["loss"], "there is no sum in it"
     two = learner(net, replace(PLAIN, loss="cross-entropy+dice"))
     assert two.columns == ["loss", "loss_cross-entropy", "loss_dice"]
-    assert list(two.step([batch([one(0)])], 0, 1.0).columns) == two.columns
+    assert list(two.step([batch([one(0), one(1)])], 0, 1.0).columns) == two.columns
 
 
 def test_heads_learn_faster_by_head_lr_and_all_by_the_schedule() -> None:
@@ -250,7 +250,9 @@ def test_what_is_not_finite_names_the_images_and_changes_no_weight(spoil: Any, w
     own = learner(net, replace(PLAIN, optimizer=optimizer, lr=0.25, clip=1.0))
     before = values(net)
     samples = [one(index) for index in range(12)]
-    message = rf"the {what} is (nan|inf) at step 7 \(images s0, s1, .*, s9\); lower the learning rate \(0.25\) with --lr"
+    message = (
+        rf"the {what} is (nan|inf) at step 7 \(images s0, s1, .*, s9\); lower the learning rate \(0.25\) with --lr"
+    )
     with pytest.raises(NotFiniteError, match=message):
         own.step([batch(samples[:5]), batch(samples[5:])], 7, 1.0)
     after = values(net)

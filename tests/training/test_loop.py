@@ -194,7 +194,10 @@ def test_every_file_of_the_run_folder_is_there_and_readable(learned: Trained) ->
     assert (options["seed"], options["steps"], options["command"]) == (0, 120, "fullconv <train>")
     assert options["torch"] == str(torch.__version__)
     Model.load(path / "last.safetensors")
-    for picture in (*(path / f"{name}.png" for name in ("curves", "class_iu", "confusion")), *sorted((path / "previews").iterdir())):
+    for picture in (
+        *(path / f"{name}.png" for name in ("curves", "class_iu", "confusion")),
+        *sorted((path / "previews").iterdir()),
+    ):
         with Image.open(picture) as image:
             image.load()
             assert min(image.size) >= 100
@@ -775,6 +778,7 @@ def test_the_data_are_those_of_the_pure_functions(tmp_path: Path, monkeypatch: p
 
 def test_the_loss_is_that_of_the_cells_kept_for_each_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = targets(monkeypatch)
+
     def sample(seed: int) -> Sample:
         mask = np.full((12, 16), seed % 3, np.uint8)
         return Sample(f"s{seed}", {IMAGE: one(seed).inputs[IMAGE]}, {"kind": mask, "side": mask // 2})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from fullconv.nets import FCN, build
 from fullconv.training.optimizer import make_optimizer, training_mode
 from fullconv.training.recipe import Recipe
 
-NETS = {
+NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "batch norm": ("fcn8s-slim", {}),
     "biases": ("fcn16s-vgg16", {}),
     "learned upsampling": ("fcn8s-slim", {"upsampling": "learned-all"}),

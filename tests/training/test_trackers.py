@@ -19,7 +19,7 @@ from fullconv.training.trackers import EVENTS, Trackers
 OPTIONS = RunOptions("data", build("fcn8s-slim", 3, width=0.1).options, Recipe(), "scratch", 0, 9, None, "float32")
 
 
-def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def read(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     """(step, value) by name, as TensorBoard shows them."""
     found = EventAccumulator(str(folder / EVENTS)).Reload()
     names = found.Tags()["scalars"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
 from fullconv.errors import unknown_name
 from fullconv.nets.modules import evaluating
+from fullconv.nets.onednn import SoundGradients
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
@@ -41,4 +42,12 @@ def inference(net: nn.Module, precision: str = "float32") -> Iterator[None]:
     device = next(net.parameters()).device
     enabled = resolve(precision, device) == "bfloat16"
     with evaluating(net), torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        yield
+
+
+@contextmanager
+def learning(device: torch.device, precision: str) -> Iterator[None]:
+    """A pass that gradients are wanted of, in the given precision ("float32" or "bfloat16")."""
+    sound = SoundGradients() if device.type == "cpu" else nullcontext()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"), sound:
         yield

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fullconv.errors import TrainingError
 from fullconv.inference.batches import to_tensor
 from fullconv.nets import FCN
+from fullconv.nets.precision import learning
 from fullconv.training import processes
 from fullconv.training.batchnorm import share_batchnorm
 from fullconv.training.draws import generator
@@ -164,7 +165,7 @@ class Learner:
         device = self.accelerator.device
         self.dropout.set_draws(part.draws)
         images = {name: to_tensor(each, device) for name, each in part.inputs.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+        with learning(device, self.options.precision):
             scores = self.model(images)
         return {next(iter(self.losses)): scores} if isinstance(scores, Tensor) else scores
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import fullconv
 from fullconv.errors import OptionError
 from fullconv.nets import FCN, NetOptions
+from fullconv.nets.precision import learning
 
 MOST_THREADS = 1024
 
@@ -209,7 +210,7 @@ def _step(model: nn.Module, images: Mapping[str, Tensor], precision: str, device
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with learning(device, precision):
             scores = model(images)
         by_task = scores.values() if isinstance(scores, dict) else [scores]
         total = torch.stack([each.float().square().mean() for each in by_task]).sum()
