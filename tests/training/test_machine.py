@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -21,8 +22,8 @@ from fullconv.training.machine import (
     chosen_threads,
     chosen_workers,
     cores,
+    fitting_batch,
     free_memory,
-    largest_batch,
     local_processes,
     surroundings,
 )
@@ -117,120 +118,153 @@ def test_run_yaml_says_where_a_run_was_made(monkeypatch: pytest.MonkeyPatch) -> 
     assert surroundings() == {**around, "gpu": "a fine one"}
 
 
-Machine = Callable[[Callable[[int], float], Callable[[int], int]], None]
+Tried = list[int]
+Make = Callable[[Callable[[int], float], Callable[[int], int]], Tried]
 
 
 @pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with 1000 bytes free, by seconds and bytes of a batch."""
+def make(monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A machine with 1000 bytes free, by the images a second and the bytes of a batch; it notes what is tried."""
     monkeypatch.setattr(machine, "free_memory", lambda: 1000)
 
-    def make(seconds: Callable[[int], float], held: Callable[[int], int]) -> None:
-        monkeypatch.setattr(machine, "_trial", lambda _m, _n, batch, *_: Trial(batch, seconds(batch), held(batch)))
+    def make(rate: Callable[[int], float], held: Callable[[int], int]) -> Tried:
+        tried: Tried = []
+
+        def trial(_model: object, _net: object, batch: int, *_: object) -> Trial:
+            tried.append(batch)
+            return Trial(batch, batch / rate(batch), held(batch))
+
+        monkeypatch.setattr(machine, "_trial", trial)
+        return tried
 
     return make
 
 
-def chosen(most: int = 256) -> tuple[int, list[int]]:
-    batch, trials = largest_batch(NET, (12, 16), "float32", CPU, most)
-    return batch, [trial.batch for trial in trials]
+def chosen(least: int, most: int = 256) -> tuple[int, int]:
+    return fitting_batch(NET, (12, 16), "float32", CPU, least, most)
 
 
-def test_a_machine_that_does_all_at_once_takes_the_most(made_up: Machine) -> None:
-    made_up(lambda _: 1.0, lambda _: 1)
-    assert chosen() == (256, [1, 2, 4, 8, 16, 32, 64, 128, 256])
-    assert chosen(most=7) == (4, [1, 2, 4])
-    assert chosen(most=8) == (8, [1, 2, 4, 8])
-
-
-@pytest.mark.parametrize(
-    ("rates", "batch"),  # images a second of batches 1, 2, 4 ...; what comes after the last is not tried
-    [
-        ([5, 5], 1),
-        ([5, 5.4], 1),
-        ([5, 5.6, 5.6], 2),
-        ([1, 2, 3.9, 4.1], 4),
-        ([1, 2, 3, 3.35, 3.4], 8),
-        ([1, 2, 3, 2], 4),
-        ([1, 1.11, 1.22], 2),  # a tenth more than 1.11 is 1.221
-    ],
-)
-def test_more_images_must_bring_a_tenth_more_of_them_a_second(rates: list[float], batch: int, made_up: Machine) -> None:
-    made_up(lambda count: count / rates[count.bit_length() - 1], lambda _: 1)
-    assert chosen() == (batch, [1 << place for place in range(len(rates))])
-
-
-def refused(batch: int) -> int:
-    if batch > 2:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    return 1
+def test_a_machine_that_does_all_at_once_takes_the_most(make: Make) -> None:
+    tried = make(float, lambda _: 1)
+    assert chosen(8) == (256, 1)
+    assert tried == [1, 2, 8, 16, 32, 64, 128, 256]
+    assert chosen(1, most=7) == (4, 1)
+    assert chosen(8, most=8) == chosen(8, most=15) == (8, 1)
+    assert chosen(6, most=24) == (24, 1)
+    assert chosen(9, most=8) == (9, 1), "the recipe's batch in any case"
 
 
 @pytest.mark.parametrize(
-    ("held", "expected"),
+    ("least", "rates", "batch"),  # images a second by batch; what is not among them is not tried
     [
-        (lambda batch: 100 + 50 * batch, (8, [1, 2, 4, 8])),  # 16 would take 900, more than 700: not tried
-        (lambda batch: 60 + 40 * batch, (16, [1, 2, 4, 8, 16])),  # exactly 700
-        (lambda batch: 61 + 40 * batch, (8, [1, 2, 4, 8])),
-        (lambda batch: 800 if batch == 4 else 10 * batch, (2, [1, 2])),  # tried, and more than was foreseen
-        (lambda batch: 900 * batch, (1, [1])),  # at least one, if it fits at all
-        (refused, (2, [1, 2])),
+        (1, {1: 5.0, 2: 5.4}, 1),
+        (1, {1: 5.0, 2: 5.6, 4: 5.6}, 2),
+        (1, {1: 1.0, 2: 2.0, 4: 3.9, 8: 4.2}, 4),
+        (1, {1: 1.0, 2: 1.11, 4: 1.22}, 2),  # a tenth more than 1.11 is 1.221
+        (4, {1: 9.0, 2: 9.0, 4: 10.0, 8: 10.9}, 4),
+        (4, {1: 9.0, 2: 9.0, 4: 10.0, 8: 11.1, 16: 12.0}, 8),
+        (4, {1: 10.0, 2: 5.0, 4: 3.0, 8: 3.0}, 4),  # never less than the recipe's
+        (6, {1: 1.0, 2: 2.0, 6: 6.0, 12: 9.0, 24: 9.0}, 12),
     ],
 )
-def test_a_step_takes_at_most_seven_tenths_of_the_memory(
-    held: Callable[[int], int], expected: tuple[int, list[int]], made_up: Machine
+def test_more_images_must_bring_a_tenth_more_of_them_a_second(
+    least: int, rates: dict[int, float], batch: int, make: Make
 ) -> None:
-    made_up(lambda _: 1.0, held)
-    assert chosen() == expected
+    tried = make(rates.__getitem__, lambda _: 1)
+    assert chosen(least) == (batch, 1)
+    assert tried == list(rates)
 
 
-def test_where_not_even_one_image_fits(made_up: Machine) -> None:
-    made_up(lambda _: 1.0, lambda batch: refused(batch + 2))
-    with pytest.raises(
-        OptionError, match="^not even one image of 12 x 16 fits into memory; take smaller crops with --crop$"
-    ):
-        chosen()
+def up_to(limit: int) -> Callable[[int], int]:
+    """A graphics processor that refuses more."""
+
+    def held(batch: int) -> int:
+        if batch > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1
+
+    return held
 
 
-def test_batch_norm_over_one_value_is_passed_over(made_up: Machine) -> None:
+@pytest.mark.parametrize(
+    ("least", "held", "expected", "tried"),
+    [
+        (8, lambda b: 100 + 50 * b, (8, 1), [1, 2, 8]),  # 16 would take 900, more than 700: not tried
+        (12, lambda b: 100 + 50 * b, (12, 1), [1, 2, 12]),  # 700 to the byte
+        (13, lambda b: 100 + 50 * b, (13, 2), [1, 2, 4, 8]),  # parts of 7 and 6
+        (20, lambda b: 100 + 50 * b, (20, 3), [1, 2, 4, 8]),
+        (4, lambda b: 800 if b == 4 else 10 * b, (4, 2), [1, 2, 4]),  # tried, and more than was foreseen
+        (8, lambda b: 10 * b if b < 8 else 701, (8, 2), [1, 2, 8, 4]),
+        (20, up_to(2), (20, 10), [1, 2, 20, 4]),
+        (20, up_to(1), (20, 20), [1, 2, 2]),
+        (1, up_to(1), (1, 1), [1, 2]),
+        (4, up_to(9), (8, 1), [1, 2, 4, 8, 16]),
+    ],
+)
+def test_what_does_not_fit_into_seven_tenths_of_the_memory_goes_in_parts(
+    least: int, held: Callable[[int], int], expected: tuple[int, int], tried: Tried, make: Make
+) -> None:
+    found = make(float, held)
+    assert chosen(least) == expected
+    assert found == tried
+
+
+@pytest.mark.parametrize("held", [up_to(0), lambda _: 701])
+def test_where_not_even_one_image_fits(held: Callable[[int], int], make: Make) -> None:
+    make(float, held)
+    for least in (1, 8):
+        with pytest.raises(
+            OptionError, match="^not even one image of 12 x 16 fits into memory; take smaller crops with --crop$"
+        ):
+            chosen(least)
+
+
+def test_batch_norm_over_one_value_is_passed_over(make: Make) -> None:
     def held(batch: int) -> int:
         if batch == 1:
             raise ValueError("Expected more than 1 value per channel when training, got input size [1, 12, 1, 1]")
         return 1
 
-    made_up(lambda batch: batch / min(batch, 8), held)
-    assert chosen() == (8, [2, 4, 8, 16])
+    tried = make(lambda batch: float(min(batch, 8)), held)
+    for least in (1, 2, 4):
+        del tried[:]
+        assert chosen(least) == (8, 1)
+        assert tried == [1, 2, 4, 8, 16]
 
     def broken(batch: int) -> int:
         raise ValueError(f"no batch of {batch}")
 
-    made_up(lambda _: 1.0, broken)
+    make(float, broken)
     with pytest.raises(ValueError, match="^no batch of 1$"):
-        chosen()
+        chosen(1)
 
 
-def test_trials_end_in_time(made_up: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up(lambda _: 1.0, lambda _: 1)
+def test_trials_end_in_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = make(float, lambda _: 1)
     clock = iter(range(0, 1000, 25))
     monkeypatch.setattr(machine, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    assert chosen() == (4, [1, 2, 4])  # begun after 0, 25 and 50 seconds, not after 75
+    assert chosen(1) == (4, 1)
+    assert tried == [1, 2, 4]  # begun after 25 and 50 seconds, not after 75
     monkeypatch.setattr(machine, "TRIAL_SECONDS", -1.0)
-    assert chosen() == (1, [1]), "one in any case"
+    assert chosen(8) == (8, 1), "the recipe's in any case"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_real_trials_leave_no_trace(precision: str) -> None:
-    torch.manual_seed(5)
-    before = torch.random.get_rng_state()
+def test_real_trials(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = build("fcn8s-slim", {"kind": 2, "side": 3}, width=0.05).options
-    torch.random.set_rng_state(before)
-    batch, trials = largest_batch(net, (33, 40), precision, CPU, most=2)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert [trial.batch for trial in trials] == [1, 2]
-    assert batch in (1, 2)
-    assert all(trial.seconds > 0 for trial in trials)
+    tried: list[Trial] = []
+    trial = machine._trial
+
+    def noted(*args: Any) -> Trial:
+        tried.append(trial(*args))
+        return tried[-1]
+
+    monkeypatch.setattr(machine, "_trial", noted)
+    assert fitting_batch(net, (33, 40), precision, CPU, least=2, most=2) == (2, 1)
+    assert [each.batch for each in tried] == [1, 2]
+    assert all(each.seconds > 0 for each in tried)
     weights = 4 * sum(p.numel() for p in build("fcn8s-slim", {"kind": 2, "side": 3}, width=0.05).parameters())
-    one, two = (trial.bytes - 4 * weights for trial in trials)
+    one, two = (each.bytes - 4 * weights for each in tried)
     assert 33 * 40 * 3 * 4 < one < two < 2 * one, "the activations double, copies of the weights do not"
 
 

@@ -18,16 +18,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fullconv.data.sample import SEMANTIC
 from fullconv.inference.evaluate import evaluate
+from fullconv.nets import build
 from fullconv.training.train import train
+from fullconv.weights.modelfile import ModelFile, write_model
+from inmemory import LABELS, some
 from makers import make_folder
 from spawned import Ended, processes
 
 STEPS = 8
 EXACT = {
     "net": "fcn8s-slim", "net_options": {"width": 0.1, "dropout": 0.5}, "batch": 4, "steps": STEPS, "lr": 0.01,
-    "seed": 3, "crop": (16, 24), "scale": (0.7, 1.5), "jitter": 0.3, "loss_share": 0.8, "class_weights": "median",
-    "loss": "cross-entropy+0.3*lovasz", "precision": "float32", "threads": 1, "workers": 1,
+    "recipe": "scratch", "optimizer": "sgd", "seed": 3, "crop": (40, 48), "scale": (0.7, 1.5), "jitter": 0.3,
+    "loss_share": 0.8, "class_weights": "median", "loss": "cross-entropy+0.3*dice", "precision": "float32",
+    "threads": 1, "workers": 1,
 }  # fmt: skip
 """Batch norm, dropout, augmentation, sampling, weights, two terms; 4 images for 3 processes."""
 
@@ -47,8 +52,11 @@ from fullconv.errors import DataError, FullconvError
 from fullconv.inference.evaluate import evaluate
 from fullconv.training import loading, loop, processes as talk
 from fullconv.training.train import train
+from inmemory import some
 
-EXACT, PARTS, data = {EXACT!r}, {PARTS!r}, str(folder.parent / "data")
+EXACT, PARTS, files = {EXACT!r}, {PARTS!r}, str(folder.parent / "data")
+EXACT["init"] = str(folder.parent / "model.safetensors")
+data = some("train", 7, (44, 52)), some("val", 5, (44, 52))
 loop.STATE_SECONDS = 0.0
 loop.Trainer.saving = property(lambda self: 0.0, lambda self, value: None)  # a state after every step
 
@@ -61,7 +69,7 @@ def after(steps, act):
             act()
     return listen
 
-def refused(**options):
+def refused(data=data, **options):
     try:
         train(data, **options)
     except FullconvError as error:
@@ -72,7 +80,7 @@ found = {{}}
 
 TWO = """
 found["whole"] = train(data, out=folder / "whole", **EXACT).steps
-found["matrix"] = evaluate(folder.parent / "one" / "best.safetensors", data).matrix.counts.tolist()
+found["matrix"] = evaluate(folder.parent / "model.safetensors", data[1]).matrix.counts.tolist()
 # Ctrl-C reaches one process; all end after the step.
 press = after(4, lambda: signal.raise_signal(signal.SIGINT)) if rank == 1 else None
 stopped = train(data, out=folder / "stopped", listener=press, **EXACT)
@@ -81,7 +89,7 @@ found["again"] = train(data, out=folder / "stopped", resume=True).steps
 train(data, out=folder / "parts", accumulate=4, **PARTS)
 found["too small"] = refused(out=folder / "small", **EXACT | {"batch": 1})
 found["uneven"] = refused(out=folder / "uneven", accumulate=3, **PARTS)
-found["no data"] = refused(out=folder / "none", **EXACT | {"splits": ("train", "val" if rank == 0 else "valid")})
+found["no data"] = refused(files, out=folder / "none", **EXACT | {"splits": ("train", "val" if rank == 0 else "valid")})
 print(json.dumps(found), flush=True)
 talk.SILENT_SECONDS = 6.0
 kill = after(5, lambda: os.kill(os.getpid(), signal.SIGKILL)) if rank == 1 else None
@@ -96,7 +104,7 @@ draw, draws = loading.Loader._sample, []
 def unreadable(self, each):
     draws.append(each)
     if rank == 1 and len(draws) > 12:
-        raise DataError("train/images/0003.png: is damaged")
+        raise DataError("images/0003.png: is damaged")
     return draw(self, each)
 loading.Loader._sample = unreadable
 try:
@@ -108,7 +116,7 @@ except FullconvError as error:
 
 THREE = """
 found["whole"] = train(data, out=folder / "whole", **EXACT).steps
-found["matrix"] = evaluate(folder.parent / "one" / "best.safetensors", data).matrix.counts.tolist()
+found["matrix"] = evaluate(folder.parent / "model.safetensors", data[1]).matrix.counts.tolist()
 train(data, out=folder / "parts", accumulate=3, **PARTS)
 print(json.dumps(found))
 """
@@ -132,8 +140,15 @@ class Runs:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Three groups of processes, each with many runs: a start costs seconds."""
     root = tmp_path_factory.mktemp("runs")
-    data = make_folder(root / "data", counts={"train": 7, "val": 5})
-    train(data, out=root / "one", **EXACT)  # type: ignore[arg-type]
+    make_folder(root / "data", counts={"train": 4, "val": 2})
+    torch.manual_seed(4)
+    net = build("fcn8s-slim", 3, width=0.1)
+    for name, parameter in net.named_parameters():
+        if ".score." in name:
+            torch.nn.init.normal_(parameter)
+    write_model(root / "model.safetensors", ModelFile(net, {SEMANTIC: LABELS}))
+    data = some("train", 7, (44, 52)), some("val", 5, (44, 52))
+    train(data, out=root / "one", init=root / "model.safetensors", **EXACT)  # type: ignore[arg-type]
     for count in (1, 3, 4):
         train(data, out=root / f"one-parts{count}", accumulate=count, **PARTS)  # type: ignore[arg-type]
     for name in ("two", "again", "three"):
@@ -178,17 +193,22 @@ def require_equal(found: Path, expected: Path) -> None:
 
 
 def test_losses_and_weights_are_those_of_one_process(runs: Runs) -> None:
-    """To rounding: sums over pixels and images are taken in another order, which eight steps of AdamW pass on."""
+    """To rounding: sums over pixels and images are taken in another order, 1e-7 each, and batch norm and eight steps
+    pass that on, a hundredfold.
+
+    With Lovász or AdamW it would be more: the one's gradient jumps where two errors change places, the other's first
+    steps are of one size however small the gradient.
+    """
     one = runs.folder / "one"
-    columns = ("loss", "loss_cross-entropy", "loss_lovasz")
+    columns = ("loss", "loss_cross-entropy", "loss_dice")
     expected = numbers(one, *columns)
     assert len(expected) == STEPS
     for count in ("two", "three"):
         found = numbers(runs.folder / count / "whole", *columns)
         assert len(found) == STEPS
         for step, (own, alone) in enumerate(zip(found, expected, strict=True)):
-            assert own == pytest.approx(alone, rel=1e-3 if step else 1e-5), f"{count} processes, step {step}"
-        require_near(runs.folder / count / "whole", one, 1e-2)
+            assert own == pytest.approx(alone, rel=1e-4), f"{count} processes, step {step}"
+        require_near(runs.folder / count / "whole", one, 1e-3)
     assert runs.said(runs.two)[1]["whole"] == STEPS
 
 
@@ -207,7 +227,9 @@ def test_parts_of_a_step_are_shared_out(runs: Runs) -> None:
 
 
 def test_scores_of_a_model_are_the_same_counts(runs: Runs) -> None:
-    expected = evaluate(runs.folder / "one" / "best.safetensors", str(runs.folder / "data")).matrix.counts.tolist()
+    matrix = evaluate(runs.folder / "model.safetensors", some("val", 5, (44, 52))).matrix.counts
+    assert (matrix > 0).sum() >= 6, "a model of many errors"
+    expected = matrix.tolist()
     found = [each["matrix"] for ended in (runs.two, runs.three) for each in runs.said(ended)]
     assert found == [expected] * 5
 
@@ -218,21 +240,19 @@ def test_val_is_scored_alike(runs: Runs) -> None:
     assert len(expected) >= 5
     for count in ("two", "three"):
         for own, alone in zip(numbers(runs.folder / count / "whole", *columns), expected, strict=True):
-            assert own == pytest.approx(alone, abs=0.02), "a few pixels of 900 at most lie on the border of two classes"
+            assert own == pytest.approx(alone, abs=1e-3), "a pixel or two of 11440 may lie between two classes"
 
 
 def test_one_process_writes(runs: Runs) -> None:
-    names = sorted(path.relative_to(runs.folder / "one").as_posix() for path in (runs.folder / "one").rglob("*"))
-    variable = re.compile(r"(events/.*|state/state-).*")
-    expected = [variable.sub(r"\1", name) for name in names]
+    def files(out: Path) -> list[str]:
+        return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+    named = re.compile(r"(?!events/|state/)")
+    expected = [name for name in files(runs.folder / "one") if named.match(name)]
     for count in ("two", "three"):
         out = runs.folder / count / "whole"
-        found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
-        events = [name for name in found if name.startswith("events/") and "tfevents" in name]
-        assert len(events) == 1
-        assert {name for name in found if not name.startswith(("events", "state"))} == {
-            name for name in expected if not name.startswith(("events", "state"))
-        }
+        assert [name for name in files(out) if named.match(name)] == expected
+        assert len(list((out / "events").iterdir())) == 1
         assert len(list((out / "state").iterdir())) == 2
         steps = [row["step"] for row in rows(out) if row["loss"]]
         assert steps == [str(step) for step in range(1, STEPS + 1)], "each once"
@@ -240,7 +260,7 @@ def test_one_process_writes(runs: Runs) -> None:
 
 def test_a_stopped_run_goes_on_bit_for_bit(runs: Runs) -> None:
     for said in runs.said(runs.two):
-        assert said["stopped"] == [4, True]
+        assert said["stopped"] == [5, True], "what one is asked, all agree on after the next step"
         assert said["again"] == STEPS
     require_equal(runs.folder / "two" / "stopped", runs.folder / "two" / "whole")
 
@@ -268,7 +288,7 @@ def test_what_one_process_cannot_read_ends_all(runs: Runs) -> None:
     # And in the midst of training: the one says what it was, the other that it is alone.
     alone, own = runs.again
     assert (alone.code, own.code) == (1, 1)
-    assert "DataError: train/images/0003.png: is damaged" in own.out
+    assert "DataError: images/0003.png: is damaged" in own.out
     assert "another process of this run ended" in alone.out + alone.err or "has been silent" in alone.err
 
 
@@ -284,14 +304,14 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on_bit_for_bit(runs: R
 def test_a_launcher_starts_them(runs: Runs, tmp_path: Path) -> None:
     """The command itself, under torchrun: the first process alone talks."""
     out = tmp_path / "r"
-    words = f"train --data {runs.folder / 'data'} --net fcn1s-slim --steps 2 --batch 2 --threads 1 --out {out} --json"
+    words = f"train --data {runs.folder / 'data'} --net fcn1s-slim --steps 2 --batch 2 --threads 1 --out {out}"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launcher, "-m", "fullconv", *words.split()],
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 2
+    assert done.stdout.count("Report ") == 1
     page = (out / "report.html").read_text(encoding="utf-8")
     assert re.search(r"processes</t[hd]>\s*<t[hd][^>]*>2<|processes\D{1,80}2", page)
 

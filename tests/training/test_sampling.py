@@ -16,7 +16,7 @@ from fullconv.data.sample import SEMANTIC
 from fullconv.labels import VOID
 from fullconv.nets import FCN, build
 from fullconv.nets.head import Head
-from fullconv.training.losses import cross_entropy
+from fullconv.training.losses import LossOptions, TaskLoss
 from fullconv.training.sampling import cells, grid, kept, sampled
 
 CLASSES = 4
@@ -41,6 +41,13 @@ def image(rows: int, columns: int) -> Tensor:
 def truth(rows: int, columns: int) -> Tensor:
     """(rows, columns) int64 classes."""
     return torch.randint(0, CLASSES, (rows, columns), generator=torch.Generator().manual_seed(2))
+
+
+def cross_entropy(
+    scores: Tensor, target: Tensor, reduction: str, weights: Tensor | None = None, share: float = 1.0
+) -> Tensor:
+    loss = TaskLoss(LossOptions({"cross-entropy": 1.0}, reduction), weights, share)
+    return loss(scores, target, loss.amounts(target))[0]
 
 
 def gradients(net: nn.Module, loss: Tensor) -> Gradients:

@@ -88,6 +88,11 @@ class Upsampling(nn.Module):
         """
         raise NotImplementedError  # abstract
 
+    def grid(self, x: Tensor, rows: Interval, columns: Interval, step: int) -> Tensor:
+        """Every `step`-th row and column of a rectangle, from its first: for losses, which need no more."""
+        scores: Tensor = self(x, rows, columns)
+        return scores[:, :, ::step, ::step]
+
     def whole(self, x: Tensor) -> Tensor:
         """Coarse scores (N, K, h, w) -> the uncropped output, float32."""
         height, width = (self.window.output_size(size) for size in x.shape[2:])
@@ -139,6 +144,16 @@ class BilinearUpsampling(Upsampling):
             x.float(), taps, self.window.stride, (rows, columns), self.border
         )
         return cast(Tensor, y)
+
+    def grid(self, x: Tensor, rows: Interval, columns: Interval, step: int) -> Tensor:
+        """As `Upsampling.grid`; no other rows and columns are computed."""
+        taps = bilinear_kernel(self.window.kernel).to(x.device)
+        down, across = (
+            _matrix(taps, self.window.stride, interval, size, self.border)[::step]
+            for interval, size in zip((rows, columns), x.shape[2:], strict=True)
+        )
+        with _unrounded(x.device):
+            return down @ (x.float() @ across.T)
 
     @torch.no_grad()
     def labels(self, x: Tensor, rows: Interval, columns: Interval) -> Tensor:

@@ -13,7 +13,7 @@ from fullconv.errors import OptionError
 Draw = tuple[int, int]
 """(epoch, index of the sample); no two draws of a run are equal."""
 
-USES = ("order", "augmentation", "loss", "dropout", "replacement")
+USES = ("order", "augmentation", "loss", "dropout", "replacement", "grid")
 """Of random numbers; each has streams of its own, by its position here."""
 
 BLOCK = 1024

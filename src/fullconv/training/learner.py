@@ -26,7 +26,7 @@ from fullconv.training.loading import Batch
 from fullconv.training.losses import PIXELWISE, TaskLoss, class_weights
 from fullconv.training.optimizer import make_optimizer, training_mode
 from fullconv.training.options import RunOptions
-from fullconv.training.sampling import sampled
+from fullconv.training.sampling import Grid, GridScores, sampled
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Learner:
         for task, counts in pixels.items():
             weights = class_weights(counts.tolist(), recipe.weights_of(task))
             tensor = None if weights is None else torch.tensor(weights, device=device)
-            self.losses[task] = TaskLoss(recipe.loss_options(), tensor, recipe.loss_share)
-        self.model: nn.Module = accelerator.prepare(self.net)
+            self.losses[task] = TaskLoss(recipe.loss_options(), tensor, recipe.loss_share / recipe.loss_step**2)
+        self.model: nn.Module = accelerator.prepare(GridScores(self.net))
         if options.compile:
             self.model = cast(nn.Module, torch.compile(self.model))
         training_mode(self.net)
@@ -124,13 +124,14 @@ class Learner:
             group["lr"] = recipe.lr * group["factor"] * factor
         # For what a user's own layers may draw: a function of the step too.
         torch.manual_seed(int(generator("dropout", step, processes.rank(), seed=self.options.seed).integers(1 << 63)))
-        targets = [self._targets(part) for part in parts]
+        grids = [self._grid(part, step) for part in parts]
+        targets = [self._targets(part, grid) for part, grid in zip(parts, grids, strict=True)]
         amounts = self._amounts(targets)
         found: dict[str, Tensor] = {}
-        for index, (part, target) in enumerate(zip(parts, targets, strict=True)):
+        for index, (part, grid, target) in enumerate(zip(parts, grids, targets, strict=True)):
             last = index == len(parts) - 1
             with nullcontext() if last or not several else self.accelerator.no_sync(self.model):
-                by_task = self._forward(part)
+                by_task = self._forward(part, grid)
                 values = {t: self.losses[t](by_task[t], target[t], amounts[t]) for t in self.losses}
                 total = torch.stack([self.factors[t] * self.losses[t].total(v) for t, v in values.items()]).sum()
                 # Gradients are averaged over the processes, and the loss is a sum over them.
@@ -147,10 +148,15 @@ class Learner:
         self.optimizer.zero_grad()
         return loss
 
-    def _targets(self, part: Batch) -> dict[str, Tensor]:
+    def _grid(self, part: Batch, step: int) -> Grid:
+        size = next(iter(part.masks.values()))[0].shape
+        return Grid.drawn(step, self.options.recipe.loss_step, size, self.options.seed)
+
+    def _targets(self, part: Batch, grid: Grid) -> dict[str, Tensor]:
         device = self.accelerator.device
         targets = {task: _sent(torch.from_numpy(np.stack(masks)), device) for task, masks in part.masks.items()}
-        return sampled(targets, part.draws, self.net, self.options.recipe.loss_share, self.options.seed)
+        targets = sampled(targets, part.draws, self.net, self.options.recipe.loss_share, self.options.seed)
+        return {task: grid.of(target) for task, target in targets.items()}
 
     def _amounts(self, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """By task, what every term is divided by: of the whole step."""
@@ -161,13 +167,13 @@ class Learner:
         flat = iter(processes.total(torch.cat(list(own.values())).tolist(), device))
         return {t: torch.tensor([next(flat) for _ in a], dtype=a.dtype, device=device) for t, a in own.items()}
 
-    def _forward(self, part: Batch) -> Mapping[str, Tensor]:
+    def _forward(self, part: Batch, grid: Grid) -> dict[str, Tensor]:
         device = self.accelerator.device
         self.dropout.set_draws(part.draws)
         images = {name: to_tensor(each, device) for name, each in part.inputs.items()}
         with learning(device, self.options.precision):
-            scores = self.model(images)
-        return {next(iter(self.losses)): scores} if isinstance(scores, Tensor) else scores
+            scores: dict[str, Tensor] = self.model(images, grid)
+        return scores
 
     def _step_loss(self, found: Mapping[str, Tensor], amounts: Mapping[str, Tensor]) -> StepLoss:
         values = [value for task in found for value in found[task].tolist()]

@@ -107,7 +107,7 @@ class Trainer:
     def __init__(self, run: Run, resume: bool) -> None:
         self.context = run
         self.folder, self.options, self.accelerator = run.folder, run.options, run.accelerator
-        self.stop = False
+        self.asked = self.stop = False  # of this process; of all
         seconds = None if run.options.minutes is None else run.options.minutes * 60
         self.length = Length(run.options.steps, seconds)
         # Until it is measured, the end is taken to need a thirtieth of the time.
@@ -222,8 +222,8 @@ class Trainer:
     def _advance(self) -> None:
         """Go on with the main process's clock; where one was asked to stop, all do."""
         own = self.elapsed if self.is_main else 0.0
-        elapsed, stops = processes.total([own, float(self.stop)], self.accelerator.device)
-        self.stop = stops > 0
+        elapsed, asked = processes.total([own, float(self.asked)], self.accelerator.device)
+        self.stop = asked > 0
         self.place.reach(self.length.progress(self.place.step, elapsed, self.place.reserve))
 
     def _finish(self) -> Trained:
@@ -353,9 +353,10 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     second one at once."""
 
     def ask(_signum: int, _frame: FrameType | None) -> None:
-        if trainer.stop:
+        if trainer.asked:
             raise KeyboardInterrupt
-        trainer.stop = True
+        trainer.asked = True
+        trainer.stop = processes.count() == 1  # several agree on it after their next step
 
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield

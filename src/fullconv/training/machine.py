@@ -172,7 +172,7 @@ def fitting_batch(
         return least, -(-least // part)
     start = time.monotonic()
     while 2 * part <= most and time.monotonic() - start < TRIAL_SECONDS and fits(2 * part):
-        if _rate(trials[-1]) < GAIN * _rate(trials[-2]):
+        if len(trials) > 1 and _rate(trials[-1]) < GAIN * _rate(trials[-2]):
             break
         part *= 2
     return part, 1

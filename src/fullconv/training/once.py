@@ -181,8 +181,10 @@ def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: tor
         base=base,
     )
     shared = Share(recipe.accumulate, processes.rank(), processes.count())
+    least = shared.least(recipe.batch)
+    together = least if recipe.accumulate > 1 else recipe.batch  # batch norm goes over all processes
     smallest = recipe.augmentation.crop or min(opened.splits.train.sizes, key=max)
-    require_trainable(options.net, shared.least(recipe.batch), smallest)
+    require_trainable(options.net, together, smallest)
     return options
 
 

@@ -4,24 +4,73 @@ A loss that is a sum over cells has a gradient that is the sum of the cells' gra
 of all patches (the cells' receptive fields), and a minibatch of random patches is the loss over random cells. The cells
 that do not count become void in the target, so every loss that knows void can be sampled.
 
+A `Grid` is our own: neighbouring pixels say much the same, and full-size scores and their softmax cost more than the
+heads that make them. On every second row and column the loss is a quarter of that.
+
 Source: Long et al. 2015, sections 3.4 and 4.4 (reference 4.4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fullconv import geometry
 from fullconv.labels import VOID
 from fullconv.nets import FCN
+from fullconv.nets.fcn import Named
 from fullconv.nets.head import Head
 from fullconv.training.draws import Draw, generator
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels whose scores are computed: every `step`-th row and column from a start on.
+
+    Images that go through the net together share it, so that their scores are one tensor.
+
+    Attributes:
+        start: (row, column), each 0..step - 1.
+        step: 1 for all pixels.
+    """
+
+    start: tuple[int, int] = (0, 0)
+    step: int = 1
+
+    @classmethod
+    def drawn(cls, place: int, step: int, size: Sequence[int], seed: int) -> Grid:
+        """For images of (H, W) in the training step at a place; a pure function of its arguments."""
+        if step == 1:
+            return cls()
+        row, column = generator("grid", place, seed=seed).integers(0, [min(step, side) for side in size]).tolist()
+        return cls((row, column), step)
+
+    def of(self, target: Tensor) -> Tensor:
+        """(N, H, W) -> its part on the grid."""
+        return target[:, self.start[0] :: self.step, self.start[1] :: self.step]
+
+
+class GridScores(nn.Module):
+    """A net's scores on a grid, by task: what is trained. Its parameters are the net's."""
+
+    def __init__(self, net: FCN) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Named, grid: Grid) -> dict[str, Tensor]:
+        """(N, C, H, W) by input -> (N, K, rows, columns) by task."""
+        return {
+            task: coarse.upsample()
+            if grid.step == 1
+            else coarse.head.grid(coarse.scores, coarse.size, grid.start, grid.step)
+            for task, coarse in self.net.coarse(images).items()
+        }
 
 
 def sampled(targets: dict[str, Tensor], draws: Sequence[Draw], net: FCN, share: float, seed: int) -> dict[str, Tensor]:

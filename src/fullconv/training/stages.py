@@ -58,7 +58,9 @@ class Plan:
     def from_yaml(cls, value: Mapping[str, Any]) -> Plan:
         """Inverse of `to_yaml`; OptionError for anything else."""
         try:
-            return cls(tuple(value["strides"]), value.get("net"), value.get("minutes"), value.get("first"))
+            plan = cls(tuple(value["strides"]), value.get("net"), value.get("minutes"), value.get("first"))
+            _ = plan.name(0), plan.minutes_of(0)  # which values of other types do not give
+            return plan
         except (KeyError, TypeError, AttributeError) as error:
             raise OptionError(f"run.yaml has stages that cannot be read ({error}); start a new run") from error
 
@@ -167,7 +169,8 @@ def _resume(call: Call, out: Path) -> Trained:
         return train_once(call, resume=True)
     plan = Plan.from_yaml(value[KEY])
     places = [plan.folder(out, index) for index in range(len(plan.strides))]
-    if folder not in places:
+    stride = RunOptions.from_yaml(value).net.stride
+    if folder not in places or plan.strides[places.index(folder)] != stride:  # a stage's own folder, or a stray one
         raise OptionError(f"{printable(folder)} is none of the stages {plan.strides}; name the run's folder with --out")
     return _train(call, plan, places.index(folder), resume=True)
 
