@@ -223,7 +223,7 @@ def test_nothing_to_change_changes_nothing() -> None:
         ({"crop": (8, 8), "scale": (2.0, 1.0)}, "expected 0.1 <= low <= high"),
         ({"crop": (8, 8), "scale": (1.0, float("nan"))}, "expected 0.1 <= low <= high"),
         ({"scale": (0.5, 2.0)}, "without a crop; give a crop, or leave the scale at 1"),
-        ({"crop": (8, 0)}, r"crop \(8, 0\); expected at least 1 x 1"),
+        ({"crop": (8, 0)}, r"crop \(8, 0\); expected \(H, W\) of at least 1 x 1"),
         ({"jitter": 1.5}, r"jitter 1.5; expected 0\.\.1"),
         ({"jitter": float("nan")}, r"jitter nan; expected 0\.\.1"),
         ({"shift": -1}, r"shift -1; expected a whole number of 0\.\.4096"),

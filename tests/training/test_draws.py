@@ -144,7 +144,7 @@ def test_shares_that_cannot_be_are_named() -> None:
 
 def test_the_streams_of_a_seed_stay_what_they_are() -> None:
     """Runs are resumed by later versions: a use keeps its number."""
-    for number, use in enumerate(("order", "augmentation", "loss", "dropout", "replacement")):
+    for number, use in enumerate(("order", "augmentation", "loss", "dropout", "replacement", "grid")):
         expected = np.random.default_rng([number, 3, 5, 2**40]).random(4)
         assert np.array_equal(generator(use, 3, 5, seed=2**40).random(4), expected)
     assert len(USES) == number + 1

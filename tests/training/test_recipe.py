@@ -135,7 +135,7 @@ def test_files_of_any_content_are_refused_in_words(value: dict[str, object], mes
         ({"scale": (2.0, 1.0)}, r"scale \(2.0, 1.0\); expected 0.1 <= low <= high"),
         ({"scale": (0.5, 1.0)}, "without a crop; give a crop"),
         ({"jitter": 7}, r"jitter 7; expected 0\.\.1"),
-        ({"crop": (0, 5)}, r"crop \(0, 5\); expected at least 1 x 1"),
+        ({"crop": (0, 5)}, r"crop \(0, 5\); expected \(H, W\) of at least 1 x 1"),
         ({"crop": "ab"}, "a training option is of a wrong type"),
         ({"loss_share": "half"}, "a training option is of a wrong type"),
         ({"learning_rate": 1}, r"unknown training option 'learning_rate'.*Choices: accumulate, batch, bias_lr"),

@@ -187,7 +187,7 @@ def test_all_skips_have_their_factors_at_their_stage(tmp_path: Path) -> None:
 
 def test_each_stage_learns_on(tmp_path: Path) -> None:
     """32s -> 16s -> 8s: each starts where the last one ended, and puts its zero skip to use."""
-    steps = 20
+    steps = 30
     done, losses = fit(tmp_path / "run", "fcn8s-vgg16", steps, stages=STAGES)
     assert losses[0] == pytest.approx(math.log(3), abs=1e-3)  # scores of zero
     assert len(losses) == 3 * steps
@@ -297,7 +297,8 @@ def test_a_stage_alone_is_no_run_to_go_on_with(staged: Path, tmp_path: Path) -> 
 
 def test_a_folder_that_is_taken_is_left_alone(staged: Path, tmp_path: Path) -> None:
     shutil.copytree(staged / "32s", tmp_path / "begun" / "32s")
-    for out in (staged, tmp_path / "begun"):
+    shutil.copytree(staged / "32s", tmp_path / "single")
+    for out in (staged, tmp_path / "begun", tmp_path / "single"):
         files = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
         with pytest.raises(OptionError, match="holds a run already; add --resume to go on with it"):
             train(TINY, NET, out=out, stages=STAGES, steps=1, **SMALL)

@@ -13,7 +13,7 @@ import typer
 
 from fullconv.cli.options import Json, Upsampling, whole_numbers
 from fullconv.cli.show import class_names, print_json, print_scores, progress_bar, training_bar
-from fullconv.errors import OptionError
+from fullconv.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
     from fullconv.training.loop import Trained
@@ -84,15 +84,21 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train a net and write a run folder with the best model and a report."""
+    from fullconv.training.recipe import NAMES
     from fullconv.training.train import train as run
 
-    overrides = {
-        **dict(map(_assignment, set_ or ())),
+    flags = {
         "batch": None if batch is None else _plain(batch), "accumulate": accumulate,
         "crop": None if crop is None else (crop, crop), "lr": lr, "loss": loss, "reduction": reduction,
         "class_weights": None if class_weights is None else value_of(class_weights), "loss_share": loss_share,
         "optimizer": optimizer, "fixed": fixed or None,
     }  # fmt: skip
+    others = dict(map(_assignment, set_ or ()))
+    for name in others:
+        if name in {*flags, "steps", "epochs"}:
+            raise OptionError(f"--set {name}; it has an option of its own: --{name.replace('_', '-')}")
+        if name not in NAMES:
+            raise unknown_name("name for --set,", name, NAMES - set(flags))
     net_options = {"padding": padding, "upsampling": upsampling}
     quiet = json_ or os.environ.get("RANK", "0") != "0"  # of several processes the first one talks
     with progress_bar(quiet) as bar:
@@ -103,7 +109,7 @@ def train(
             inputs=inputs.split(",") if inputs else None, splits=splits.split(",") if splits else None,
             threads=threads, workers=workers, compile=compile_ or None, trackers=track,
             listener=training_bar(bar, quiet=quiet), command=shlex.join(["fullconv", *sys.argv[1:]]),
-            started=_process_start(), **_given(overrides),
+            started=_process_start(), **others, **_given(flags),
         )  # fmt: skip
     if quiet and not json_:
         return
@@ -147,10 +153,10 @@ def _plain(text: str) -> bool | int | float | str:
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
+    name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise OptionError(f"--set {text!r}; expected NAME=VALUE, such as weight_decay=0.01")
-    return name.strip(), value_of(value)
+    return name, value_of(value)
 
 
 def _process_start() -> float:

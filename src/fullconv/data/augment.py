@@ -46,8 +46,8 @@ class Augmentation:
             raise OptionError(f"scale {self.scale}; expected 0.1 <= low <= high <= 10")
         if self.crop is None and self.scale != (1, 1):
             raise OptionError(f"scale {self.scale} without a crop; give a crop, or leave the scale at 1")
-        if self.crop is not None and min(self.crop) < 1:
-            raise OptionError(f"crop {self.crop}; expected at least 1 x 1")
+        if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 1):
+            raise OptionError(f"crop {self.crop}; expected (H, W) of at least 1 x 1")
         if not 0 <= self.jitter <= 1:
             raise OptionError(f"jitter {self.jitter}; expected 0..1")
         whole = isinstance(self.shift, int) and not isinstance(self.shift, bool)

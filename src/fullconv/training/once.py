@@ -176,7 +176,7 @@ def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: tor
         asked,
         (name, recipe),
         precision=resolve(asked.precision or (base.precision if base else "auto"), device),
-        threads=chosen_threads(asked.threads, local),
+        threads=chosen_threads(asked.threads or (base.threads if base else None), local),
         workers=chosen_workers(asked.workers, device, local),
         base=base,
     )

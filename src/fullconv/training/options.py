@@ -169,6 +169,10 @@ def resolve_options(
     """
     name, chosen = recipe
     init = asked.init if asked.init is not None else base.init if base else ()
+    for weighed in (chosen.task_weights, chosen.class_weights):
+        for task in weighed if isinstance(weighed, Mapping) else ():
+            if task not in net.classes:
+                raise unknown_name("task with a weight,", task, net.classes)
     if chosen.fixed and not init:
         raise OptionError("a fixed net learns its score layers alone; give the trunk's weights with --init FILE")
     steps, minutes = asked.steps, asked.minutes

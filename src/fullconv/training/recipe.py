@@ -151,6 +151,10 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+NAMES = frozenset(f.name for kind in (Recipe, Augmentation) for f in fields(kind)) - {"augmentation"}
+"""Of the single values of a recipe."""
+
+
 def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe with single values replaced.
 
@@ -160,11 +164,11 @@ def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     Raises:
         OptionError: an unknown name, or a value of a wrong type or out of range.
     """
-    own = {f.name for f in fields(Recipe)} - {"augmentation"}
     augmentation = {f.name for f in fields(Augmentation)}
+    own = NAMES - augmentation
     for key in overrides:
-        if key not in own | augmentation:
-            raise unknown_name("training option", key, own | augmentation)
+        if key not in NAMES:
+            raise unknown_name("training option", key, NAMES)
     try:
         changed = replace(recipe.augmentation, **{k: v for k, v in overrides.items() if k in augmentation})
         return replace(recipe, augmentation=changed, **{k: v for k, v in overrides.items() if k in own})
