@@ -18,7 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-
 NET = "fcn8s-slim"
 
 
@@ -45,7 +44,7 @@ def main() -> None:
         for seed in args.seeds:
             out = str(Path(folder) / str(seed))
             start = time.monotonic()
-            trained = fullconv(
+            fullconv(
                 "train", "--data", args.data, "--net", args.net, "--minutes", str(args.minutes),
                 "--seed", str(seed), "--out", out, *more,
             )  # fmt: skip

@@ -62,8 +62,9 @@ def test_version_help_and_nothing(run: Run) -> None:
 
 def test_train_says_scores_model_and_report(run: Run, data: Path, tmp_path: Path) -> None:
     result = run("train", "--data", data, *NET, "--out", tmp_path / "r", "--steps", "2", "--batch", "2", "--crop", "16",
-                 "--lr", "0.01", "--loss", "sum", "--optimizer", "sgd", "--seed", "5", "--precision", "float32",
-                 "--padding", "paper", "--upsampling", "learned", "--loss-share", "0.25")  # fmt: skip
+                 "--lr", "0.01", "--reduction", "sum", "--optimizer", "sgd", "--seed", "5", "--precision", "float32",
+                 "--padding", "paper", "--upsampling", "learned", "--loss-share", "0.25", "--loss", "focal",
+                 "--class-weights", "1,2,0.5", "--set", "weight_decay=0.5", "--set", "scale=0.5,2")  # fmt: skip
     assert result.code == 0, result.err
     for expected in ("ground", "road", "car", "mean IU", str(tmp_path / "r" / "best.safetensors"), "report.html"):
         assert expected in result.out, expected
@@ -73,7 +74,8 @@ def test_train_says_scores_model_and_report(run: Run, data: Path, tmp_path: Path
     assert (record["net"]["padding"], record["net"]["upsampling"]) == ("paper", "learned")
     recipe = options["recipe"]
     assert (recipe["batch"], recipe["lr"], recipe["reduction"], recipe["optimizer"]) == (2, 0.01, "sum", "sgd")
-    assert recipe["loss_share"] == 0.25
+    assert (recipe["loss_share"], recipe["loss"], recipe["class_weights"]) == (0.25, "focal", [1, 2, 0.5])
+    assert (recipe["weight_decay"], recipe["augmentation"]["scale"]) == (0.5, [0.5, 2])
     assert recipe["augmentation"]["crop"] == [16, 16]
     typed = yaml.safe_load((tmp_path / "r" / "run.yaml").read_text())["command"]
     assert typed.startswith(f"fullconv train --data {data} --net fcn1s-slim")
@@ -221,7 +223,13 @@ def test_a_broken_file_is_named_before_the_first_step(
         (["--net", "fcn8s-slm"], "unknown net 'fcn8s-slm'; did you mean 'fcn8s-slim'? Choices: fcn16s-alexnet"),
         (["--recipe", "hevy"], "unknown recipe 'hevy'; did you mean 'heavy'?"),
         (["--optimizer", "adam"], "unknown optimizer 'adam'; did you mean 'adamw'?"),
-        (["--loss", "average"], "unknown loss reduction 'average'"),
+        (["--reduction", "average"], "unknown loss reduction 'average'"),
+        (["--loss", "entropy"], "unknown loss term 'entropy'"),
+        (["--set", "weight_decay"], "--set 'weight_decay'; expected NAME=VALUE"),
+        (["--set", "lr=1"], "--set lr; it has an option of its own: --lr"),
+        (["--set", "resume=1"], "unknown name for --set, 'resume'"),
+        (["--stages", "8,16"], "expected two strides or more, coarsest first"),
+        (["--track", "wandb"], "pip install wandb"),
         (["--precision", "float16"], "unknown precision 'float16'; did you mean 'bfloat16'?"),
         (["--padding", "none"], "unknown padding 'none'"),
         (["--upsampling", "bilinaer"], "unknown upsampling 'bilinaer'; did you mean 'bilinear'?"),
@@ -280,7 +288,7 @@ def test_every_verbs_errors_are_one_line(
     ("args", "expected"),
     [
         (["trian"], "No such command 'trian'"),
-        (["train"], "Missing option '--data'"),
+        (["train"], "no data; name a folder, a YAML file or 'wafer' with --data"),
         (["train", "--data", "x", "--stpes", "4"], "No such option"),
         (["train", "--data", "x", "--steps", "many"], "unable to parse string as an integer"),
         (["predict"], "Missing argument 'MODEL'"),

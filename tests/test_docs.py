@@ -1,7 +1,9 @@
-"""What docs/data.md shows: its YAML is read, and its examples open on the data they are about."""
+"""What docs/data.md shows: its YAML is read, and its examples open on the data they are about. What docs/training.md
+names is there."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -9,10 +11,14 @@ import numpy as np
 import pytest
 import yaml
 
+from fullconv.cli.train import train
 from fullconv.data import available_splits, open_dataset
 from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.data.yamlfile import KEYS
 from fullconv.labels import VOID
+from fullconv.training.losses import CLASS_WEIGHTS, REDUCTIONS, TERMS
+from fullconv.training.recipe import NAMES
+from fullconv.training.recipes import RECIPES
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -47,3 +53,22 @@ def test_examples_open(shared_data: Path, tmp_path: Path, name: str, channels: i
         assert sample.inputs[IMAGE].shape[2] == channels
         assert len(dataset.labels[SEMANTIC]) == classes
         assert set(np.unique(sample.masks[SEMANTIC])) <= {*range(classes), VOID}
+
+
+TRAINING = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_training_has_every_recipe_loss_and_rule() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", TRAINING, re.MULTILINE) == list(RECIPES)
+    for name in (*TERMS, *REDUCTIONS, *CLASS_WEIGHTS):
+        assert f"`{name}`" in TRAINING, name
+    assert set(re.findall(r"--set (\w+)=", TRAINING)) <= NAMES
+
+
+def test_the_page_on_training_names_options_that_exist() -> None:
+    own = {f"--{name.rstrip('_').replace('_', '-')}" for name in inspect.signature(train).parameters}
+    others = {  # of other programs, and of `fullconv compare`
+        "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--multi_gpu", "--num_processes",
+        "--report", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--signal",
+    }  # fmt: skip
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TRAINING)) <= own | others

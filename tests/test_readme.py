@@ -85,6 +85,7 @@ def test_commands_and_python_work_as_written(place: Path, monkeypatch: pytest.Mo
             verbs.append(text[1])
     assert set(verbs) == {
         "train", "evaluate", "predict", "inspect", "fetch", "convert", "heatmap", "doctor", "import", "upper-bound",
+        "compare",
     }  # fmt: skip
     written = ("labels/one.png", "labels/one_overlay.png", "photo-labels.png", "cat.png", "fields.png", "page.html")
     assert all((place / name).exists() for name in (*written, "FIXED/classes.txt", "NEW/masks/one.png"))

@@ -34,32 +34,37 @@ from fullconv.training import loop, state
 MOMENTS = {"t": (loop.Learner, "step"), "v": (loop, "evaluate_net"), "s": (loop, "save_state"),
            "n": (state, "_digest"), "m": (loop, "write_model"), "r": (loop, "write_summary")}
 
-def announced(pipe, word, function):
+def announced(pipe, word, function, held):
+    left = held
     def call(*args, **options):
+        nonlocal left
         os.write(pipe, word.encode())
+        left -= 1
+        if left == 0:
+            signal.pause()
         return function(*args, **options)
     return call
 
-def child(pipe, words, errors):
+def child(pipe, words, errors, moment, held):
     # A process of its own from here on: the command, with states as often as there are steps.
     loop.STATE_SECONDS = 0.0
     loop.Trainer.saving = property(lambda self: 0.0, lambda self, value: None)
     for word, (place, name) in MOMENTS.items():
-        setattr(place, name, announced(pipe, word, getattr(place, name)))
+        setattr(place, name, announced(pipe, word, getattr(place, name), held if word == moment else 0))
     os.dup2(errors, 1)
     os.dup2(errors, 2)
     sys.argv = ["fullconv", *words]
     main()
 
 def go(words, moment="", count=0, delay=0.0):
-    # Run the command; kill it so long after the count-th such moment. Returns its exit code.
+    # Run the command; kill it so long after the count-th such moment, or, without delay, held there. Its exit code.
     said, pipe = os.pipe()
     errors = os.open(sys.argv[1] + "/errors", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     process = os.fork()
     if process == 0:
         code = 1
         try:
-            child(pipe, words, errors)
+            child(pipe, words, errors, moment, 0 if delay else count)
         except SystemExit as stop:
             code = stop.code or 0
         finally:
@@ -121,7 +126,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     )
     text = (
         "train --steps 30 --precision bfloat16 --threads 1 --workers 2 --lr 0.02 --seed 4 --batch 4 --crop 16 "
-        "--set scale=0.7,1.5 --set jitter=0.3 --loss cross-entropy+0.3*lovasz --json"
+        "--set scale=0.7,1.5 --set jitter=0.3 --set loss_step=2 --loss cross-entropy+0.3*lovasz --json"
     )
     return [*text.split(), "--data", str(data), "--net", str(folder / "net.safetensors")]
 
@@ -164,8 +169,8 @@ def runs(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
         go_on("random") | {"moment": "t", "count": rng.randint(1, 5), "delay": rng.uniform(0, 0.02)},
         go_on("random") | {"moment": "r", "count": 1, "delay": rng.uniform(0, 0.1)},
         # A state is written, then digested and named; then the last model is written.
-        start("unnamed") | {"moment": "n", "count": 9},
-        start("model") | {"moment": "m", "count": 8},
+        start("unnamed") | {"moment": "n", "count": 10},
+        start("model") | {"moment": "m", "count": 9},
         start("cut") | {"moment": "t", "count": 12},
     ]
     assert drive(folder, first) == [0, *[-signal.SIGKILL] * 7]

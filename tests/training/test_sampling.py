@@ -16,8 +16,9 @@ from fullconv.data.sample import SEMANTIC
 from fullconv.labels import VOID
 from fullconv.nets import FCN, build
 from fullconv.nets.head import Head
+from fullconv.nets.options import UPSAMPLINGS
 from fullconv.training.losses import LossOptions, TaskLoss
-from fullconv.training.sampling import cells, grid, kept, sampled
+from fullconv.training.sampling import Grid, GridScores, cell_shape, cells, kept, sampled
 
 CLASSES = 4
 FIELD, STRIDE = 10, 4  # of `unpadded`, by hand: 3, then 4 (stride 2), 4 + 2 * 2 = 8, 8 + 2 = 10 (stride 4)
@@ -132,7 +133,7 @@ def net_and_head(name: str) -> tuple[FCN, Head]:
 def test_a_pixel_belongs_to_the_cell_with_the_nearest_centre(name: str, size: tuple[int, int]) -> None:
     net, head = net_and_head(name)
     coarse = net.coarse(torch.zeros(1, 3, *size))[SEMANTIC].scores
-    shape = grid(net, size)
+    shape = cell_shape(net, size)
     assert shape == tuple(coarse.shape[2:])
     _, axes = net.paths()[0]  # from the input to the coarse scores, by way of the trunk: the upsampling plays no part
     fields = [geometry.coordinate_map(path).inverse() for path in axes]
@@ -151,7 +152,7 @@ def test_a_pixel_belongs_to_the_cell_with_the_nearest_centre(name: str, size: tu
 def test_a_pixel_belongs_to_the_cell_that_weighs_most_in_its_score(name: str, size: tuple[int, int]) -> None:
     """The bilinear weights themselves, measured by upsampling one cell at a time."""
     net, head = net_and_head(name)
-    shape = grid(net, size)
+    shape = cell_shape(net, size)
     rows, columns = cells(head, size, shape)
     weights = torch.empty(*shape, *size)
     for i, j in product(*map(range, shape)):
@@ -190,7 +191,7 @@ def test_pixels_of_other_cells_become_void_in_every_task() -> None:
     size, draws = (37, 53), [(0, 3), (2, 1)]
     net = build("fcn8s-slim", {"kind": 3, "side": 2}, width=0.1)
     heads = [cast(Head, head) for head in net.heads.values()]
-    shape = grid(net, size)
+    shape = cell_shape(net, size)
     assert len({(head.output.window, head.output.shift) for head in heads}) == 1
     rows, columns = cells(heads[1], size, shape)
     mask = kept(draws, shape, 0.5, seed=6)
@@ -214,7 +215,7 @@ def test_the_expected_gradient_is_that_of_the_whole_image(monkeypatch: pytest.Mo
     share, size = 0.3, (61, 50)
     net, head = net_and_head("fcn32s-slim")
     nn.init.normal_(head.get_parameter("score.image.32.weight"))  # zero, it would let no gradient through
-    assert grid(net, size) == (2, 2)
+    assert cell_shape(net, size) == (2, 2)
     random = torch.Generator().manual_seed(0)
     scores = net(torch.randint(0, 256, (1, 3, *size), generator=random).float())
     assert isinstance(scores, Tensor)
@@ -244,3 +245,38 @@ def test_the_expected_gradient_is_that_of_the_whole_image(monkeypatch: pytest.Mo
         accuracy = largest * (1e-12 if g.dtype == torch.float64 else 1e-5)
         torch.testing.assert_close(divided, g.double(), rtol=0, atol=accuracy)
         torch.testing.assert_close(plain, share * g.double(), rtol=0, atol=accuracy)
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+@pytest.mark.parametrize(("start", "step"), [((0, 0), 1), ((0, 0), 2), ((1, 0), 2), ((2, 1), 3), ((0, 6), 7)])
+def test_scores_on_a_grid_are_those_of_the_whole(upsampling: str, start: tuple[int, int], step: int) -> None:
+    """Values, and gradients: nothing of the whole is computed for them but by the kinds that cannot do without."""
+    torch.manual_seed(3)
+    net = build("fcn8s-slim", {"a": 3, "b": 2}, width=0.1, upsampling=upsampling, dropout=0.0).double().eval()
+    for parameter in net.heads.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    image = torch.rand(2, 3, 41, 30, dtype=torch.float64) * 255
+    found = GridScores(net)({"image": image}, Grid(start, step))
+    whole = cast(dict[str, Tensor], net(image))
+    for task, scores in whole.items():
+        expected = scores[:, :, start[0] :: step, start[1] :: step]
+        scale = scores.abs().max().item()
+        torch.testing.assert_close(found[task], expected, rtol=0, atol=1e-6 * scale)  # float32 sums, in another order
+        weights = torch.rand_like(expected)
+        first, second = (
+            torch.autograd.grad((each * weights).sum(), net.trunks.parameters(), retain_graph=True)
+            for each in (found[task], expected)
+        )
+        for one, other in zip(first, second, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+
+
+def test_every_pixel_is_on_a_grid_in_its_turn() -> None:
+    target = torch.arange(7 * 10).view(1, 7, 10)
+    starts = [Grid.drawn(place, 3, (7, 10), seed=4).start for place in range(200)]
+    assert sorted(set(starts)) == [(row, column) for row in range(3) for column in range(3)]
+    assert starts == [Grid.drawn(place, 3, (7, 10), seed=4).start for place in range(200)], "a pure function"
+    parts = [Grid(start, 3).of(target).flatten() for start in sorted(set(starts))]
+    assert sorted(torch.cat(parts).tolist()) == list(range(70)), "each on one"
+    assert Grid.drawn(5, 1, (7, 10), seed=4) == Grid()
+    assert {Grid.drawn(place, 8, (2, 1), seed=0).start for place in range(50)} == {(0, 0), (1, 0)}, "on the image"

@@ -25,7 +25,7 @@ from fullconv.nets import FCN, build
 from fullconv.training import state as module
 from fullconv.training.state import Place, load_state, save_state
 
-PLACE = Place(12, 3.25, 0.123456789012345678, 7.5, 0.3, [0.1 + 0.2, 1e-300], 7, 1 / 3)
+PLACE = Place(12, 3.25, 0.123456789012345678, 7.5, 0.3, [0.1 + 0.2, 1e-300], 7)
 
 
 def make(kind: str, seed: int, classes: int = 3) -> tuple[FCN, Optimizer]:
@@ -143,7 +143,7 @@ def test_a_state_before_the_first_step_forgets_what_was_learned(tmp_path: Path) 
     save_state(tmp_path, net, optimizer, Place())
     again, other = make("adamw", 1)
     steps(again, other, 1, 0)
-    assert load_state(tmp_path, again, other) == (Place(0, 0.0, 0.0, 0.0, 0.0, [], 0, -1.0), [])
+    assert load_state(tmp_path, again, other) == (Place(0, 0.0, 0.0, 0.0, 0.0, [], 0), [])
     assert other.state_dict()["state"] == {}
     assert bits(again, other) == bits(net, optimizer)
 

@@ -100,7 +100,8 @@ def train(
         if name not in NAMES:
             raise unknown_name("name for --set,", name, NAMES - set(flags))
     net_options = {"padding": padding, "upsampling": upsampling}
-    quiet = json_ or os.environ.get("RANK", "0") != "0"  # of several processes the first one talks
+    silent = os.environ.get("RANK", "0") != "0"  # of several processes the first one talks
+    quiet = json_ or silent
     with progress_bar(quiet) as bar:
         trained = run(
             data, net, out=out, minutes=minutes, epochs=epochs, steps=steps, recipe=recipe, init=init or (),
@@ -111,7 +112,7 @@ def train(
             listener=training_bar(bar, quiet=quiet), command=shlex.join(["fullconv", *sys.argv[1:]]),
             started=_process_start(), **others, **_given(flags),
         )  # fmt: skip
-    if quiet and not json_:
+    if silent:
         return
     for warning in trained.warnings:
         typer.echo(f"fullconv: {warning}", err=True)

@@ -43,7 +43,7 @@ class Share:
     """Which of a step's images a process takes, and in which parts.
 
     The step's draws are dealt out to `accumulate` parts, or, where that is 1, to the processes: so a part, or the step,
-    is the same however many processes share it.
+    is the same however many processes share it (but for batch norm, which sees all parts that run at the same time).
 
     Attributes:
         accumulate: parts of a step, a multiple of `processes` or 1.

@@ -42,7 +42,10 @@ EVALUATIONS = 10
 """Times that val is scored in a run, at most."""
 
 ROWS = 500
-"""Lines of metrics.csv about steps, at most."""
+"""Lines of metrics.csv about steps, at least, as far as there are steps."""
+
+DISPLAY = 20
+"""Steps to a line, at most (the released solvers' `display`)."""
 
 REPORT_SECONDS = 5.0
 """Kept for previews, curves and the page at the end of a run bounded by time."""
@@ -154,6 +157,8 @@ class Trainer:
     def run(self) -> Trained:
         """Train to the end, or until `stop` is set."""
         if self.is_main:
+            if not self.folder.options.exists():  # so that a run is never without a state to go on from
+                self._save_state()
             self.folder.write_options({**self.options.to_yaml(), **self.context.record})
             self.trackers = Trackers(self.folder.path, self.options, self.place.step)
         if not self.finished:
@@ -189,7 +194,7 @@ class Trainer:
                 self._advance()
                 self._tell()
                 due = 1 > self.place.progress >= max(self.place.next_evaluation, 1 / EVALUATIONS)
-                if due or int(self.place.progress * ROWS) > row:
+                if due or int(self.place.progress * ROWS) > row or self.place.step % DISPLAY == 0:
                     self._log()
                 if due:
                     self._evaluate()
@@ -350,10 +355,10 @@ class Trainer:
 @contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM, as schedulers send it) ends the run after its step, with model and report; a
-    second one at once."""
+    second Ctrl-C at once. (Launchers send SIGTERM after a Ctrl-C.)"""
 
-    def ask(_signum: int, _frame: FrameType | None) -> None:
-        if trainer.asked:
+    def ask(number: int, _: FrameType | None) -> None:
+        if trainer.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         trainer.asked = True
         trainer.stop = processes.count() == 1  # several agree on it after their next step

@@ -90,7 +90,7 @@ def sampled(targets: dict[str, Tensor], draws: Sequence[Draw], net: FCN, share: 
         return targets
     first = next(iter(targets.values()))
     size = first.shape[1], first.shape[2]
-    shape = grid(net, size)
+    shape = cell_shape(net, size)
     head = cast(Head, next(iter(net.heads.values())))
     rows, columns = (axis.to(first.device) for axis in cells(head, size, shape))
     by_cell = torch.from_numpy(kept(draws, shape, share, seed)).to(first.device)
@@ -104,7 +104,7 @@ def kept(draws: Sequence[Draw], shape: tuple[int, int], share: float, seed: int)
     return np.stack([stream.random(shape) for stream in streams]) < share
 
 
-def grid(net: FCN, size: tuple[int, int]) -> tuple[int, int]:
+def cell_shape(net: FCN, size: tuple[int, int]) -> tuple[int, int]:
     """(h, w) of the coarse scores of inputs of (H, W): fused maps are cropped to where all of them are."""
     streams = [axes for _, axes in net.paths()]
     height, width = (min(geometry.output_size(axes[axis], side) for axes in streams) for axis, side in enumerate(size))
@@ -119,7 +119,7 @@ def cells(head: Head, size: tuple[int, int], shape: tuple[int, int]) -> tuple[Te
     Args:
         head: of any task.
         size: (H, W) of the input.
-        shape: (h, w), the `grid`.
+        shape: (h, w), of `cell_shape`.
     """
     stride, kernel = head.output.window.stride, head.output.window.kernel
 
