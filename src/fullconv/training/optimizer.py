@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from fullconv.training.muon import LARGEST, Muon
 from fullconv.training.recipe import Recipe
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
-    """SGD or AdamW with groups of weights (decayed), biases (`bias_lr`, not decayed) and batch norm (not decayed).
+    """The recipe's optimiser: groups of weights (decayed), biases (`bias_lr`, not decayed), batch norm (not decayed).
 
-    Each group's ``factor`` multiplies the learning rate; heads have `head_lr` beside it. SGD with momentum and a
-    constant rate is Caffe's rule (reference 5.4). A fixed net has none but its score layers' parameters to learn.
+    Muon makes the updates of the trunks' convolutions orthogonal, but for matrices too large for that. Each group's
+    ``factor`` multiplies the learning rate; heads have `head_lr` beside it. SGD with momentum and a constant rate is
+    Caffe's rule (reference 5.4). A fixed net has none but its score layers' parameters to learn.
     """
     if recipe.fixed:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(".score." in name)
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -27,11 +29,20 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
         factor = recipe.bias_lr if name.endswith("bias") else 1.0
         if name.startswith("heads."):
             factor *= recipe.head_lr
-        group = groups.setdefault((decay, factor), {"params": [], "weight_decay": decay, "factor": factor})
-        group["params"].append(parameter)
+        matrix = parameter.ndim == 4 and not name.startswith("heads.") and _shorter(parameter) <= LARGEST
+        kind = (decay, factor, recipe.optimizer == "muon" and matrix)
+        start = {"params": [], "weight_decay": decay, "factor": factor, "matrices": kind[2]}
+        groups.setdefault(kind, start)["params"].append(parameter)
     if recipe.optimizer == "sgd":
         return SGD(groups.values(), lr=recipe.lr, momentum=recipe.momentum)
+    if recipe.optimizer == "muon":
+        return Muon(groups.values(), lr=recipe.lr)
     return AdamW(groups.values(), lr=recipe.lr, fused=True)  # one pass over the weights instead of ten
+
+
+def _shorter(weight: Tensor) -> int:
+    """Side of a convolution's weight (outputs, inputs, height, width) as a matrix."""
+    return min(weight.shape[0], weight[0].numel())
 
 
 def training_mode(net: nn.Module) -> None:

@@ -10,7 +10,7 @@ from fullconv.data.augment import Augmentation
 from fullconv.errors import OptionError, unknown_name
 from fullconv.training.losses import CLASS_WEIGHTS, REDUCTIONS, LossOptions, parse_terms
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "muon", "sgd")
 SCHEDULES = ("cosine", "fixed")
 ORDERS = ("epochs", "replacement")
 
@@ -23,7 +23,7 @@ class Recipe:
     """How a net is trained.
 
     Attributes:
-        optimizer: "adamw", or "sgd" with `momentum`.
+        optimizer: "adamw"; "sgd" with `momentum`; "muon" (see `muon`).
         lr: at its highest.
         weight_decay: of weights; biases and batch norm are never decayed.
         bias_lr: factor on the learning rate of biases (2 in the paper, section 4.3).

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Optimizer
 
 from fullconv.errors import ModelFileError, TrainingError, one_line, printable, shape_text
 from fullconv.files import atomic, sync_folder
@@ -30,8 +30,8 @@ from fullconv.weights.modelfile import TYPES
 KEPT = 2
 """States that are kept."""
 
-SLOTS: dict[type[Optimizer], tuple[str, ...]] = {SGD: ("momentum_buffer",), AdamW: ("step", "exp_avg", "exp_avg_sq")}
-"""What an optimiser remembers of a parameter, all of them or, before its first step, none."""
+MOMENTUM, MOMENTS = ("momentum_buffer",), ("step", "exp_avg", "exp_avg_sq")
+"""What an optimiser remembers of a parameter, all of it or, before its first step, nothing: SGD and Muon, AdamW."""
 
 KEY = "place"
 """Of the file's header; a JSON object."""
@@ -185,8 +185,8 @@ def _tensors(net: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor]
     """What a state holds, by name, on the CPU; tensors that share memory each for itself, as safetensors wants it."""
     named = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     named |= {f"average.{name}": tensor for name, tensor in (average or {}).items()}
-    for index, parameter in enumerate(_parameters(optimizer)):
-        for slot in SLOTS[type(optimizer)]:
+    for index, (parameter, slots) in enumerate(_parameters(optimizer)):
+        for slot in slots:
             if (value := optimizer.state.get(parameter, {}).get(slot)) is not None:
                 named[f"optimizer.{index}.{slot}"] = value
     taken: set[int] = set()
@@ -198,9 +198,13 @@ def _tensors(net: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor]
     return named
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    """In the order by which an optimiser numbers them in its state_dict."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _parameters(optimizer: Optimizer) -> list[tuple[Tensor, tuple[str, ...]]]:
+    """In the order by which an optimiser numbers them in its state_dict; each with what is remembered of it."""
+    return [
+        (parameter, MOMENTUM if isinstance(optimizer, SGD) or group.get("matrices") else MOMENTS)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
 
 
 def _read(path: Path, net: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor] | None) -> Place:
@@ -208,8 +212,8 @@ def _read(path: Path, net: nn.Module, optimizer: Optimizer, average: Mapping[str
     fixed = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     fixed |= {f"average.{name}": tensor for name, tensor in (average or {}).items()}
     memory = [
-        {slot: torch.zeros(()) if slot == "step" else parameter for slot in SLOTS[type(optimizer)]}
-        for parameter in _parameters(optimizer)
+        {slot: torch.zeros(()) if slot == "step" else parameter for slot in slots}
+        for parameter, slots in _parameters(optimizer)
     ]
     state: dict[int, dict[str, Tensor]] = {}
     try:
