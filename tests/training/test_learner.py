@@ -243,7 +243,7 @@ def broken_gradient(net: FCN) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "what"), [(broken_loss, "loss"), (broken_gradient, "gradient")])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_what_is_not_finite_names_the_images_and_changes_no_weight(spoil: Any, what: str, optimizer: str) -> None:
     net = lively("fcn8s-slim")
     spoil(net)

@@ -295,7 +295,7 @@ def test_heavy_steps_are_the_reference_solvers(tmp_path: Path) -> None:
     assert run.steps == 3
 
 
-@pytest.mark.parametrize(("optimizer", "share"), [("adamw", 1.0), ("sgd", 1.0), ("adamw", 0.5)])
+@pytest.mark.parametrize(("optimizer", "share"), [("muon", 1.0), ("adamw", 1.0), ("sgd", 1.0), ("muon", 0.5)])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     tmp_path: Path, losses: list[float], optimizer: str, share: float
 ) -> None:

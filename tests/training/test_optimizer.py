@@ -38,7 +38,7 @@ def groups(net: nn.Module, optimizer: Optimizer) -> dict[str, tuple[float, float
     return dict(found)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 @pytest.mark.parametrize("name", NETS)
 def test_weights_decay_biases_and_heads_have_rates_of_their_own(name: str, optimizer: str) -> None:
     net = made(name)

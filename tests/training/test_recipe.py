@@ -93,7 +93,7 @@ def test_files_of_any_content_are_refused_in_words(value: dict[str, object], mes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adam"}, r"unknown optimizer 'adam'; did you mean 'adamw'\? Choices: adamw, sgd"),
+        ({"optimizer": "adam"}, r"unknown optimizer 'adam'; did you mean 'adamw'\? Choices: adamw, muon, sgd"),
         ({"schedule": "step"}, "unknown schedule 'step'.*cosine, fixed"),
         ({"reduction": "avg"}, "unknown loss reduction 'avg'.*image, mean, sum"),
         ({"order": "random"}, "unknown order 'random'.*epochs, replacement"),

@@ -23,6 +23,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from fullconv.errors import ModelFileError, TrainingError
 from fullconv.nets import FCN, build
 from fullconv.training import state as module
+from fullconv.training.optimizer import make_optimizer
+from fullconv.training.recipe import Recipe
 from fullconv.training.state import Place, load_state, save_state
 
 PLACE = Place(12, 3.25, 0.123456789012345678, 7.5, 0.3, [0.1 + 0.2, 1e-300], 7)
@@ -34,7 +36,9 @@ def make(kind: str, seed: int, classes: int = 3) -> tuple[FCN, Optimizer]:
     for parameter in net.heads.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     optimizer: Optimizer = AdamW(net.parameters(), lr=1e-2, fused=True)
-    if kind != "adamw":
+    if kind == "muon":
+        optimizer = make_optimizer(net, Recipe(optimizer="muon"))
+    elif kind != "adamw":
         optimizer = SGD(net.parameters(), lr=1e-2, momentum={"sgd": 0.9, "plain": 0.0}[kind])
     return net, optimizer
 
@@ -76,7 +80,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-@pytest.mark.parametrize("kind", ["adamw", "sgd", "plain"])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "plain", "muon"])
 def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, kind: str, bfloat16: bool) -> None:
     net, optimizer = make(kind, 0)
     steps(net, optimizer, 2, 0, bfloat16)

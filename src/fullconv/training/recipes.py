@@ -30,7 +30,7 @@ HEAVY = Recipe(
 
 RECIPES = {
     # Our own, for random weights: scale and crop from the data (see `fitted`).
-    "scratch": Recipe(),
+    "scratch": Recipe(optimizer="muon"),
     # Our own, for a trunk with weights: a rate at which they are not lost, and a higher one for new score layers.
     "finetune": Recipe(lr=2e-4, head_lr=10.0),
     # Shelhamer et al. 2016, section 4, and the released solvers (reference 5.2, 5.3): one whole image a step, summed
@@ -115,8 +115,9 @@ def fitted(name: str, fit: Fit, overrides: Mapping[str, Any]) -> Recipe:
     "heavy" takes rate and length of a published net from its released solver, "accumulated" the rate of the trunk.
 
     "scratch" and "finetune" crop images to at most 288 pixels a side, at scales of 0.7 to 1.5 and with colour jitter,
-    if most are larger than 128; smaller images (chips, wafer maps) are whole and unscaled. The batch holds about as
-    many pixels as 8 crops of 288, at most 16 images and a quarter of all; the learning rate follows its square root.
+    if most are larger than 128, and take the loss on every second row and column; smaller images (chips, wafer maps)
+    are whole and unscaled, every pixel counts. The batch holds about as many pixels as 8 crops of 288, at most 16
+    images and a quarter of all; the learning rate follows its square root.
 
     A `loss_share` of p divides a recipe's batch by p, so that a step's loss has as many cells as without it
     (Long et al. 2015, section 4.4), and the learning rate follows the square root of batch times p.
@@ -164,12 +165,12 @@ def _for_data(recipe: Recipe, sizes: Sequence[tuple[int, int]], overrides: Mappi
     crop = overrides.get("crop", (min(CROP, _multiple(typical[0])), min(CROP, _multiple(typical[1]))))
     if crop is not None and max(typical) > 128:
         augmentation = Augmentation(crop, (0.7, 1.5), flip=True, jitter=0.3)
-        shown = crop
+        shown, step = crop, 2
     else:
         augmentation = Augmentation(flip=True)
-        shown = typical
+        shown, step = typical, 1
     most = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, len(sizes) // 4))
-    return replace(recipe, augmentation=augmentation, batch=most)
+    return replace(recipe, augmentation=augmentation, batch=most, loss_step=step)
 
 
 def _multiple(size: int, of: int = 32) -> int:
