@@ -63,9 +63,11 @@ class Muon(AdamW):
 
     def _turn(self, weight: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
         """One update of a weight (outputs, inputs, height, width)."""
-        if not self.state[weight]:
-            self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        memory: Tensor = self.state[weight]["momentum_buffer"]
+        state = self.state[weight]
+        if not state:  # AdamW, when it is given a state, wants the steps of all parameters counted
+            state["step"], state["momentum_buffer"] = torch.zeros(()), torch.zeros_like(weight)
+        state["step"] += 1
+        memory: Tensor = state["momentum_buffer"]
         memory.lerp_(gradient, 1 - MOMENTUM)
         update = gradient.lerp(memory, MOMENTUM)  # Nesterov's
         matrix = update.movedim(1, -1).flatten(1)  # as channels lie in memory

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from fullconv.errors import ModelFileError, TrainingError, one_line, printable, shape_text
 from fullconv.files import atomic, sync_folder
@@ -30,8 +30,12 @@ from fullconv.weights.modelfile import TYPES
 KEPT = 2
 """States that are kept."""
 
-MOMENTUM, MOMENTS = ("momentum_buffer",), ("step", "exp_avg", "exp_avg_sq")
-"""What an optimiser remembers of a parameter, all of it or, before its first step, nothing: SGD and Muon, AdamW."""
+SLOTS = {
+    "SGD": ("momentum_buffer",),
+    "AdamW": ("step", "exp_avg", "exp_avg_sq"),
+    "Muon": ("step", "momentum_buffer"),
+}
+"""What an optimiser remembers of a parameter, all of it or, before its first step, nothing."""
 
 KEY = "place"
 """Of the file's header; a JSON object."""
@@ -200,8 +204,9 @@ def _tensors(net: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor]
 
 def _parameters(optimizer: Optimizer) -> list[tuple[Tensor, tuple[str, ...]]]:
     """In the order by which an optimiser numbers them in its state_dict; each with what is remembered of it."""
+    own = type(optimizer).__name__
     return [
-        (parameter, MOMENTUM if isinstance(optimizer, SGD) or group.get("matrices") else MOMENTS)
+        (parameter, SLOTS["AdamW" if own == "Muon" and not group["matrices"] else own])
         for group in optimizer.param_groups
         for parameter in group["params"]
     ]
