@@ -67,7 +67,7 @@ def run_demo(out: Path | None, minutes: float, listener: Callable[[Tick], None])
         jitter=0.0,  # three grey levels mean three things
         class_weights="none",
         batch=12,
-        lr=8e-3,
+        lr=4e-3,
     )
     test = Wafer("test", TEST)
     scores = evaluate(
