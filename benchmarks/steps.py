@@ -89,7 +89,7 @@ def variants(name: str, images: int) -> dict[str, Action]:
     size, classes = ((360, 480), 21) if vgg else ((288, 288), 11)
     batch = batch_of(images, size, classes)
     recipe = replace(HEAVY if vgg else Recipe(), batch=images)
-    padding = {"padding": "paper"} if vgg else {}
+    padding = "paper" if vgg else "same"
     found: dict[str, Action] = {}
     if vgg:
         oracle = load_oracle().Oracle(8, classes)
@@ -100,7 +100,7 @@ def variants(name: str, images: int) -> dict[str, Action]:
         for step in (1,) if vgg else (1, 2):
             chosen = replace(recipe, loss_step=step, lr=1e-10)
             shown = f"fullconv {precision}" + (", every 2nd row and column" if step > 1 else "")
-            found[shown] = ours(build(name, classes, **padding), chosen, precision, batch)
+            found[shown] = ours(build(name, classes, padding=padding), chosen, precision, batch)
     return found
 
 
