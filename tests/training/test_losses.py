@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fullconv.errors import OptionError
 from fullconv.labels import VOID
-from fullconv.training import losses
+from fullconv.training import losses, overlap
 from fullconv.training.losses import REDUCTIONS, TERMS, LossOptions, TaskLoss, class_weights, parse_terms
 
 PIXELWISE = ("cross-entropy", "focal", "ohem")
@@ -325,13 +325,13 @@ def test_lovasz_of_a_large_image_keeps_its_precision() -> None:
     missed = own.double().cumsum(0)
     union = missed[-1] + torch.arange(1, count + 1) - missed
     ratios = torch.cat([torch.zeros(1, dtype=torch.float64), 1 - (missed[-1] - missed) / union])
-    torch.testing.assert_close(losses._increments(own, own.float()).double(), ratios.diff(), rtol=1e-5, atol=1e-15)
+    torch.testing.assert_close(overlap._increments(own, own.float()).double(), ratios.diff(), rtol=1e-5, atol=1e-15)
 
 
 @given(st.lists(st.floats(0, 2, width=32), max_size=50))
 def test_errors_are_sorted(values: list[float]) -> None:
     errors = torch.tensor(values, dtype=torch.float32)
-    order = losses._descending(errors)
+    order = overlap._descending(errors)
     assert sorted(order.tolist()) == list(range(len(values)))
     assert errors[order].tolist() == sorted(values, reverse=True)
 

@@ -106,7 +106,9 @@ def test_metrics_come_back_up_to_the_states_step(tmp_path: Path) -> None:
 
 def test_a_run_that_went_on_has_the_metrics_of_one_that_never_stopped(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": s, "loss": 1 / s, "lr": 1e-10 / s, "val_mean_iu": [None, 1 / s][s % 2]} for s in STEPS]
-    one, two = RunFolder(tmp_path / "one", extra=["loss_lovasz"]), RunFolder(tmp_path / "two", extra=["loss_lovasz"])
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    for folder in (one, two):
+        folder.add_columns(["loss_lovasz"])
     for row in rows:
         one.add(row)
     for row in rows[:5]:
@@ -254,7 +256,8 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_further_losses_follow_the_loss(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, extra=["loss_dice", "loss_dice"])
+    folder = RunFolder(tmp_path)
+    folder.add_columns(["loss_dice", "loss_dice"])
     folder.add_columns(["loss_a,b", "loss_dice"])
     folder.add({"step": 1, "loss": 2, "loss_dice": 3, "loss_a,b": 4, "lr": 5})
     header, row = folder.metrics.read_text().splitlines()
@@ -281,7 +284,8 @@ def test_columns_may_come_late(tmp_path: Path, synced: bool) -> None:
 
 def test_the_metrics_of_older_runs_get_all_columns(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,lr,loss\n10,0.5,1e-05\n20,,\n")
-    folder = RunFolder(tmp_path, extra=["loss_dice"])
+    folder = RunFolder(tmp_path)
+    folder.add_columns(["loss_dice"])
     folder.restore_rows(20)
     folder.add({"step": 30, "loss_per_pixel": 0.25, "loss_dice": 7})
     with folder.metrics.open(newline="") as file:

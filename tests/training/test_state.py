@@ -115,9 +115,9 @@ def test_the_averages_of_the_optimiser_lie_as_it_laid_them(tmp_path: Path) -> No
 def test_the_file_holds_every_tensor_by_name_and_no_generator(tmp_path: Path) -> None:
     net, optimizer = make("sgd", 0)
     steps(net, optimizer, 1, 0)
-    stored = load_file(save_state(tmp_path, net, optimizer, PLACE, {"w": torch.ones(2)}))
+    stored = load_file(save_state(tmp_path, net, optimizer, PLACE))
     count = len(list(net.parameters()))
-    expected = {f"net.{name}" for name in net.state_dict()} | {"average.w"}
+    expected = {f"net.{name}" for name in net.state_dict()}
     assert stored.keys() == expected | {f"optimizer.{i}.momentum_buffer" for i in range(count)}
 
 
@@ -126,20 +126,8 @@ def test_equal_states_are_equal_files(tmp_path: Path) -> None:
     for turn in range(8):
         net, optimizer = make("adamw", 0)
         steps(net, optimizer, 1, 0)
-        found.add(
-            save_state(tmp_path / str(turn), net, optimizer, PLACE, {"b": torch.ones(1), "a": torch.ones(1)}).name
-        )
+        found.add(save_state(tmp_path / str(turn), net, optimizer, PLACE).name)
     assert len(found) == 1
-
-
-def test_averages_come_back_in_place(tmp_path: Path) -> None:
-    net, optimizer = make("sgd", 0)
-    flat = torch.arange(6.0)
-    save_state(tmp_path, net, optimizer, PLACE, {"a": flat[:4].view(2, 2), "b": flat[:4]})  # of shared memory
-    a, b = torch.zeros(2, 2), torch.zeros(4)
-    load_state(tmp_path, net, optimizer, {"a": a, "b": b})
-    assert a.tolist() == [[0, 1], [2, 3]]
-    assert b.tolist() == [0, 1, 2, 3]
 
 
 def test_a_state_before_the_first_step_forgets_what_was_learned(tmp_path: Path) -> None:
@@ -342,24 +330,20 @@ def test_no_state_is_named(tmp_path: Path, folder: str) -> None:
     [
         ("classes", r"found 'net.*' as torch.float32 .*, expected torch.float32 "),
         ("optimizer", "found the optimizer 'SGD', expected 'AdamW'"),
-        ("average", "found a tensor 'average.w', expected none"),
-        ("no average", "found no tensor 'average.w', expected one"),
         ("double", r"found 'net.*' as torch.float32 .*, expected torch.float64 "),
     ],
 )
 def test_a_whole_state_of_another_net_is_refused_at_once(tmp_path: Path, change: str, message: str) -> None:
     net, optimizer = make("sgd", 0)
-    average = {"w": torch.ones(2)}
     again, other = make("adamw" if change == "optimizer" else "sgd", 1, 4 if change == "classes" else 3)
     if change == "double":
         again.double()
-    own = average if change == "no average" else None
-    save_state(tmp_path, again, other, Place(1), own)  # would fit
+    save_state(tmp_path, again, other, Place(1))  # would fit
     steps(net, optimizer, 1, 0)
-    save_state(tmp_path, net, optimizer, Place(2), average if change == "average" else None)
+    save_state(tmp_path, net, optimizer, Place(2))
     before = bits(again, other)
     with pytest.raises(ModelFileError, match=f"of another net, other options or another version .*{message}") as caught:
-        load_state(tmp_path, again, other, own)
+        load_state(tmp_path, again, other)
     assert str(caught.value).endswith("resume with those it was started with, or start the run anew")
     assert "\n" not in str(caught.value)
     assert bits(again, other) == before

@@ -143,9 +143,11 @@ def fitting_batch(
 
     def fits(batch: int) -> bool:
         """Tried, unless memory would not hold it: every image takes as much."""
-        few, many = (trials[-2:] if len(trials) > 1 else [Trial(0, 0.0, 0), *trials, Trial(1, 0.0, 0)])[:2]
-        if many.bytes + (batch - many.batch) * (many.bytes - few.bytes) / (many.batch - few.batch) > budget:
-            return False
+        if trials:
+            nothing = Trial(0, 0.0, 0)
+            few, many = [nothing, *trials][-2:]
+            if many.bytes + (batch - many.batch) * (many.bytes - few.bytes) / (many.batch - few.batch) > budget:
+                return False
         try:
             trials.append(_trial(model, net, batch, size, precision, device))
         except torch.OutOfMemoryError:

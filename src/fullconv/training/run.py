@@ -32,7 +32,6 @@ class RunFolder:
     Args:
         path: the folder.
         resume: go on in a folder that holds a run; otherwise it must not hold one.
-        extra: further columns of metrics.csv; more can be added any time, with `add_columns`.
 
     Attributes:
         rows: of metrics.csv, by column.
@@ -44,7 +43,7 @@ class RunFolder:
         OptionError: the folder holds a run already, or none to resume, or no folder can be made there.
     """
 
-    def __init__(self, path: str | Path, resume: bool = False, extra: Sequence[str] = ()) -> None:
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
         self.path = Path(path)
         self.options = self.path / "run.yaml"
         self.best = self.path / "best.safetensors"
@@ -70,7 +69,6 @@ class RunFolder:
         self._metrics, self._classes = _Table(self.metrics, COLUMNS), _Table(self.class_iu, ("step",))
         self.rows, self.columns, self.class_rows = self._metrics.rows, self._metrics.columns, self._classes.rows
         self.class_names: Mapping[str, Sequence[str]] = {}
-        self.add_columns(extra)
 
     @classmethod
     def free(cls, parent: str | Path, name: str) -> Path:

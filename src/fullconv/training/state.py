@@ -1,4 +1,4 @@
-"""The states of a run, from which it goes on as if it had never stopped: weights, optimiser, averages, place.
+"""The states of a run, from which it goes on as if it had never stopped: weights, optimiser, place.
 
 A state is one safetensors file, named by its step and the digest of its bytes; nothing pickled is written or read. The
 newest two are kept, and the older one serves where the newer is damaged. All random numbers of a run are pure functions
@@ -83,14 +83,11 @@ class Place:
         self.progress = max(self.progress, progress)
 
 
-def save_state(
-    folder: Path, net: nn.Module, optimizer: Optimizer, place: Place, average: Mapping[str, Tensor] | None = None
-) -> Path:
+def save_state(folder: Path, net: nn.Module, optimizer: Optimizer, place: Place) -> Path:
     """Write a state; once it is on the disk, whole, all others but the newest before it are deleted.
 
     Args:
         folder: of the run's states, and of nothing else.
-        average: further tensors to keep, such as the running average of the weights, by name.
 
     Returns:
         The file's path.
@@ -98,7 +95,7 @@ def save_state(
     Raises:
         TrainingError: the disk is full, or cannot be written; older states stay as they were.
     """
-    tensors = _tensors(net, optimizer, average)
+    tensors = _tensors(net, optimizer)
     # Under one key, for safetensors writes several in any order: equal states are equal files.
     header = {KEY: json.dumps({"optimizer": type(optimizer).__name__, **asdict(place)}, allow_nan=False)}
     try:
@@ -125,13 +122,10 @@ def save_state(
     return path
 
 
-def load_state(
-    folder: Path, net: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor] | None = None
-) -> tuple[Place, list[str]]:
+def load_state(folder: Path, net: nn.Module, optimizer: Optimizer) -> tuple[Place, list[str]]:
     """Read the newest whole state into net and optimiser.
 
     Args:
-        average: as given to `save_state`; filled in place.
 
     Returns:
         Where the run stands, and notes about damaged states that were passed over.
@@ -144,7 +138,7 @@ def load_state(
     for path in reversed(states):
         problem = _problem(path)
         if problem is None:
-            place = _read(path, net, optimizer, average)
+            place = _read(path, net, optimizer)
             return place, [f"{other.name} is damaged ({why}); went on from step {place.step}" for other, why in damaged]
         damaged.append((path, problem))
     shown = printable(folder)
@@ -185,10 +179,9 @@ def _problem(path: Path) -> str | None:
     return None if whole else "its digest differs: cut short, or changed"
 
 
-def _tensors(net: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+def _tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """What a state holds, by name, on the CPU; tensors that share memory each for itself, as safetensors wants it."""
     named = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
-    named |= {f"average.{name}": tensor for name, tensor in (average or {}).items()}
     for index, (parameter, slots) in enumerate(_parameters(optimizer)):
         for slot in slots:
             if (value := optimizer.state.get(parameter, {}).get(slot)) is not None:
@@ -212,10 +205,9 @@ def _parameters(optimizer: Optimizer) -> list[tuple[Tensor, tuple[str, ...]]]:
     ]
 
 
-def _read(path: Path, net: nn.Module, optimizer: Optimizer, average: Mapping[str, Tensor] | None) -> Place:
-    """Fill net, optimiser and average from a whole file, after all of it was found to fit."""
+def _read(path: Path, net: nn.Module, optimizer: Optimizer) -> Place:
+    """Fill net and optimiser from a whole file, after all of it was found to fit."""
     fixed = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
-    fixed |= {f"average.{name}": tensor for name, tensor in (average or {}).items()}
     memory = [
         {slot: torch.zeros(()) if slot == "step" else parameter for slot in slots}
         for parameter, slots in _parameters(optimizer)
