@@ -260,12 +260,18 @@ def test_what_is_not_finite_names_the_images_and_changes_no_weight(spoil: Any, w
     assert not own.optimizer.state, "nor does the optimiser remember it"
 
 
-def test_weights_that_are_no_numbers_are_found() -> None:
+@pytest.mark.parametrize("part", ["weight", "running statistic", "momentum"])
+def test_what_a_state_would_hold_is_finite(part: str) -> None:
     net = lively("fcn8s-slim")
     own = learner(net)
+    own.step([batch([one(0), one(1)])], 2, 1.0)
     own.require_finite(3)
-    broken_loss(net)
-    with pytest.raises(NotFiniteError, match="weights are infinite or no numbers after step 3; lower the learning "):
+    weight = net.get_parameter("heads.semantic.score.image.8.bias")
+    running = next(value for name, value in net.named_buffers() if name.endswith("running_var"))
+    momentum = own.optimizer.state[weight]["momentum_buffer"]
+    with torch.no_grad():
+        {"weight": weight, "running statistic": running, "momentum": momentum}[part][0] = math.inf
+    with pytest.raises(NotFiniteError, match="^weights or averages are infinite or no numbers after step 3; lower the"):
         own.require_finite(3)
 
 

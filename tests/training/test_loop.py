@@ -503,7 +503,7 @@ def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path: Path, monkeyp
         fit(tmp_path / "r", 50, **options)
     found = re.fullmatch(
         r"(?:the (?:loss|gradient) is (?:nan|inf) at step (\d+) \(images s\d\)"
-        r"|weights are infinite or no numbers after step (\d+)); "
+        r"|weights or averages are infinite or no numbers after step (\d+)); "
         r"lower the learning rate \(100\) with --lr and start a new run; the weights of that step are in (.*)",
         str(caught.value),
     )

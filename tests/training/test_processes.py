@@ -191,13 +191,11 @@ def test_a_death_ends_all(tmp_path: Path, victim: int, busy: int, signal: str) -
         "this process ends: go on with --resume when all are back\n"
     )
     assert (ended[busy].code, ended[busy].err) == (1, silent)
-    if signal == "SIGSTOP":
-        assert (ended[waiting].code, ended[waiting].err) == (1, silent)
-    else:  # Gloo says so at once
-        assert ended[waiting].code == 1
-        last = ended[waiting].err.splitlines()[-1]
+    # The one that waits hears it from Gloo where a connection closes before it has missed the silent one itself.
+    assert ended[waiting].code == 1
+    if signal == "SIGKILL" or ended[waiting].err != silent:
         assert re.fullmatch(
             r"fullconv\.errors\.TrainingError: another process of this run ended "
             r"\((Connection closed by peer|Read error) [^()]+\); go on with --resume when all are back",
-            last,
+            ended[waiting].err.splitlines()[-1],
         )

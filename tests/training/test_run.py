@@ -36,11 +36,19 @@ def test_options_come_back_and_are_readable_yaml(tmp_path: Path) -> None:
     assert yaml.safe_load(text) == options
     assert "Straße" in text
     assert text.index("lr") < text.index("crop"), "in the order given"
+    shared = [1, 2]
+    folder.write_options({"a": shared, "b": {"c": shared}})
+    assert folder.read_options() == {"a": [1, 2], "b": {"c": [1, 2]}}, "without aliases"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a: [1", "run.yaml cannot be read"), (b"\xff\xfe\x00", "cannot be read"), (b"- 1", "holds no options")],
+    [
+        (b"a: [1", "run.yaml: is not valid YAML"),
+        (b"\xff\xfe\x00", "run.yaml: is not UTF-8 text"),
+        (b"a: &b [1]\nc: *b", "run.yaml: .*alias"),
+        (b"- 1", "holds no options"),
+    ],
 )
 def test_damaged_options_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "run.yaml").write_bytes(content)

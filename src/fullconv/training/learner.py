@@ -190,9 +190,14 @@ class Learner:
         return StepLoss(total, dict(zip(self.columns, [*shown, *values], strict=False)))
 
     def require_finite(self, step: int) -> None:
-        """Raise NotFiniteError unless all weights are finite: a loss may be the last that was."""
-        if not all(torch.isfinite(parameter).all().item() for parameter in self.net.parameters()):
-            raise NotFiniteError(f"weights are infinite or no numbers after step {step}; {self._remedy()}")
+        """Raise NotFiniteError unless all that training goes on from is finite: a loss may be the last that was.
+
+        Weights, running statistics of batch norm and the optimizer's averages.
+        """
+        averages = [value for each in self.optimizer.state.values() for value in each.values()]
+        tensors = [value for value in [*self.net.state_dict().values(), *averages] if isinstance(value, Tensor)]
+        if not all(tensor.isfinite().all().item() for tensor in tensors):
+            raise NotFiniteError(f"weights or averages are infinite or no numbers after step {step}; {self._remedy()}")
 
     def _require_finite(self, value: float, what: str, step: int, names: str) -> None:
         if not math.isfinite(value):

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from fullconv.data.text import read_yaml
 from fullconv.errors import DataError, OptionError, TrainingError, printable
 from fullconv.files import atomic
 from fullconv.weights.modelfile import read_header
@@ -82,7 +83,8 @@ class RunFolder:
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Write run.yaml: every resolved option, versions, seed and the data's fingerprint."""
         with atomic(self.options) as path:
-            path.write_text(yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True), encoding="utf-8")
+            text = yaml.dump(dict(options), Dumper=_Unshared, sort_keys=False, allow_unicode=True)
+            path.write_text(text, encoding="utf-8")
 
     def read_options(self) -> dict[str, Any]:
         """What `write_options` wrote.
@@ -91,9 +93,9 @@ class RunFolder:
             DataError: the file is damaged.
         """
         try:
-            value = yaml.safe_load(self.options.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"{self.options} cannot be read ({type(error).__name__}); start a new run") from error
+            value = read_yaml(self.options)
+        except DataError as error:
+            raise DataError(f"{error}; or start a new run") from error
         if not isinstance(value, dict):
             raise DataError(f"{self.options} holds no options; start a new run")
         return value
@@ -156,6 +158,13 @@ class RunFolder:
         """
         self.add_columns(self._metrics.restore(step))
         self._classes.add_columns(self._classes.restore(step))
+
+
+class _Unshared(yaml.SafeDumper):
+    """Writes a value that occurs twice twice: `read_yaml` takes no aliases."""
+
+    def ignore_aliases(self, _: object) -> bool:
+        return True
 
 
 class _Table:
