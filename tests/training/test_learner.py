@@ -263,7 +263,7 @@ def test_what_is_not_finite_names_the_images_and_changes_no_weight(spoil: Any, w
 @pytest.mark.parametrize("part", ["weight", "running statistic", "momentum"])
 def test_what_a_state_would_hold_is_finite(part: str) -> None:
     net = lively("fcn8s-slim")
-    own = learner(net)
+    own = learner(net, replace(PLAIN, momentum=0.9))
     own.step([batch([one(0), one(1)])], 2, 1.0)
     own.require_finite(3)
     weight = net.get_parameter("heads.semantic.score.image.8.bias")
