@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-NET = "fcn8s-slim"
+NET = "fcn4s-slim"
 
 
 def fullconv(*arguments: str) -> dict[str, Any]:

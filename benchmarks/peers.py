@@ -6,12 +6,13 @@
     peers-env/bin/python benchmarks/peers.py ../shared/data/camvid --grid --seeds 0 1 2 --out peers.jsonl
 
 Unet and FPN of segmentation_models_pytorch and the FCN of torchvision, each as its library makes it, in a plain loop of
-good practice: AdamW, linear rise and half a cosine to 0 by the clock, bfloat16 autocast, channels last, norms of
-gradients clipped. Reader, memory, order, augmentation and class weights are fullconv's, so that nets and loops alone
-differ.
+good practice: AdamW (or fullconv's Muon, which is news to their libraries), linear rise and half a cosine to 0 by the
+clock, bfloat16 autocast, channels last, norms of gradients clipped. Reader, memory, order, augmentation and class
+weights are fullconv's, so that nets and loops alone differ.
 
 What favours the peers: the minutes are those of training alone (ours include import, decoding, scores and report), and
---grid chooses rate and scale by val, at `--grid-minutes` each, before the choice trains for the whole time. What does
+--grid chooses by val before the choice trains for the whole time: of `--grid-minutes` each, the scales at the middle
+rate, the other rates at the best scale, and the other optimiser. What does
 not: the last weights are scored, once, and not the best of several evaluations. Scores are those of val at its native
 size, whatever the scale of training; at a scale below 1 images are reduced, and scores enlarged before the argmax.
 
@@ -50,6 +51,7 @@ from fullconv.metrics import ConfusionMatrix, Scores
 from fullconv.training.draws import Batches
 from fullconv.training.loading import Loader
 from fullconv.training.losses import class_weights
+from fullconv.training.muon import Muon
 from fullconv.training.schedule import rate
 from measure import commit
 
@@ -63,7 +65,9 @@ FACTORS = {"out": 1.0, "aux": 0.5}
 """On the losses of a net's outputs; the second is that of torchvision's own training script."""
 
 WARMUP, CLIP, MULTIPLE = 0.03, 5.0, 32
-GRID_LRS, GRID_SCALES = (5e-4, 1e-3, 2e-3), (1.0, 0.5)
+GRID_LR, GRID_LRS, GRID_SCALES = 1e-3, (5e-4, 2e-3), (1.0, 0.5)
+MUON_LR = 2e-3
+"""The rate of fullconv's `scratch`."""
 CPU = torch.device("cpu")
 
 Record = dict[str, Any]
@@ -81,6 +85,7 @@ class Setting:
     """
 
     model: str
+    optimizer: str
     lr: float
     scale: float
     seed: int
@@ -167,13 +172,19 @@ def outputs(net: nn.Module, images: Tensor, precision: str) -> dict[str, Tensor]
     return {name: each.float() for name, each in named.items()}
 
 
-def optimizer_of(net: nn.Module, setting: Setting) -> torch.optim.Optimizer:
-    """AdamW that leaves norms and biases undecayed."""
+def optimizer_of(net: nn.Module, setting: Setting, classes: int) -> torch.optim.Optimizer:
+    """AdamW, or Muon for all convolutions but the last ones, that leaves norms and biases undecayed."""
     parameters = list(net.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": setting.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    last = {id(p) for p in parameters if p.ndim == 4 and len(p) == classes}
+    matrices = [p for p in parameters if p.ndim == 4 and id(p) not in last]
+    others = [p for p in parameters if p.ndim > 1 and (p.ndim != 4 or id(p) in last)]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": setting.weight_decay, "matrices": True},
+        {"params": others, "weight_decay": setting.weight_decay, "matrices": False},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "matrices": False},
     ]
+    if setting.optimizer == "muon":
+        return Muon(groups, lr=setting.lr)
     return torch.optim.AdamW(groups, lr=setting.lr, fused=True)
 
 
@@ -184,7 +195,7 @@ def train(net: nn.Module, data: Data, setting: Setting) -> Record:
     augmentation = Augmentation((side, side), (0.7, 1.5), flip=True, jitter=0.3)
     factors = class_weights(data.train.pixels[SEMANTIC].tolist(), "sqrt")
     weights = None if factors is None else torch.tensor(factors)
-    optimizer = optimizer_of(net, setting)
+    optimizer = optimizer_of(net, setting, len(data.names))
     net.train()
     loader = Loader(dataset, [dataset[i].size for i in range(len(dataset))], augmentation, setting.seed)
     batches = Batches(len(dataset), setting.batch, setting.seed)
@@ -285,20 +296,24 @@ def table(records: Iterable[Record]) -> str:
     """A row for the seeds of a setting: mean, and standard deviation where there are several."""
     rows: dict[tuple[Any, ...], list[Record]] = {}
     for each in records:
-        rows.setdefault((each["model"], each["lr"], each["scale"], each["minutes"]), []).append(each)
+        rows.setdefault((each["model"], each["optimizer"], each["lr"], each["scale"], each["minutes"]), []).append(each)
     lines = [
-        "| model | lr | scale | minutes | seeds | parameters | images/s | mean IU | standard deviation |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | optimizer | lr | scale | minutes | seeds | parameters | images/s | mean IU | standard deviation |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (model, lr, scale, minutes), runs in rows.items():
+    for (model, optimizer, lr, scale, minutes), runs in rows.items():
         ius = [run["mean_iu"] for run in runs]
         spread = f"{statistics.stdev(ius):.4f}" if len(ius) > 1 else "-"
         speed = statistics.median(run["images_per_s"] for run in runs)
         lines.append(
-            f"| {model} | {lr:g} | {scale:g} | {minutes:g} | {len(runs)} | {runs[0]['parameters'] / 1e6:.1f} M | "
-            f"{speed:.1f} | {statistics.fmean(ius):.4f} | {spread} |"
+            f"| {model} | {optimizer} | {lr:g} | {scale:g} | {minutes:g} | {len(runs)} | "
+            f"{runs[0]['parameters'] / 1e6:.1f} M | {speed:.1f} | {statistics.fmean(ius):.4f} | {spread} |"
         )
     return "\n".join(lines)
+
+
+def _best(tried: Iterable[tuple[Record, Setting]]) -> Setting:
+    return max(tried, key=lambda pair: pair[0]["mean_iu"])[1]
 
 
 def main() -> None:
@@ -308,9 +323,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS[:3])
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--lr", type=float, nargs="+", help=f"default: 0.001; with --grid {GRID_LRS}")
-    parser.add_argument("--scale", type=float, nargs="+", help=f"default: 1; with --grid {GRID_SCALES}")
-    parser.add_argument("--grid", action="store_true", help="choose rate and scale in short runs of the first seed")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
+    parser.add_argument("--lr", type=float, default=GRID_LR)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--grid", action="store_true", help="choose these three in short runs of the first seed")
     parser.add_argument("--grid-minutes", type=float, default=3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=288, help="side, in pixels of the native image")
@@ -319,19 +335,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON lines, appended")
     args = parser.parse_args()
-    lrs = args.lr or (GRID_LRS if args.grid else (1e-3,))
-    scales = args.scale or (GRID_SCALES if args.grid else (1.0,))
-    minutes, seed = (args.grid_minutes if args.grid else args.minutes), args.seeds[0]
     common = args.batch, args.crop, args.weight_decay, args.precision, args.threads
     runs = Runs(Data(args.data), args.out)
     tuned, final = [], []
     for model in args.models:
-        settings = [Setting(model, lr, scale, seed, minutes, *common) for lr in lrs for scale in scales]
+        chosen = Setting(model, args.optimizer, args.lr, args.scale, args.seeds[0], args.minutes, *common)
         if args.grid:
-            tried = [(runs.of(each), each) for each in settings]
+            short = replace(chosen, optimizer="adamw", lr=GRID_LR, minutes=args.grid_minutes)
+            tried = [(runs.of(each), each) for each in (replace(short, scale=scale) for scale in GRID_SCALES)]
+            scale = _best(tried).scale
+            others = [replace(short, scale=scale, lr=lr) for lr in GRID_LRS]
+            others.append(replace(short, scale=scale, lr=MUON_LR, optimizer="muon"))
+            tried += [(runs.of(each), each) for each in others]
             tuned += [record for record, _ in tried]
-            settings = [replace(max(tried, key=lambda pair: pair[0]["mean_iu"])[1], minutes=args.minutes)]
-        final += [runs.of(replace(each, seed=seed)) for each in settings for seed in args.seeds]
+            chosen = replace(_best(tried), minutes=args.minutes)
+        final += [runs.of(replace(chosen, seed=seed)) for seed in args.seeds]
     for records in (tuned, final):
         if records:
             print(f"\n{table(records)}")

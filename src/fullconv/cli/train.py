@@ -25,7 +25,7 @@ def train(
     ] = None,
     net: Annotated[
         str | None,
-        typer.Option(help="A name (default fcn8s-slim; a wrong one lists them all), or a model to train on."),
+        typer.Option(help="A name (default fcn4s-slim; a wrong one lists them all), or a model to train on."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run folder; default runs/DATA-NET, numbered where there is one.")

@@ -28,7 +28,7 @@ from fullconv.training.start import choose_net, named_inputs, read_donors, requi
 from fullconv.weights.donor import Donor
 from fullconv.weights.transplant import adopted
 
-NET = "fcn8s-slim"
+NET = "fcn4s-slim"
 """Where none is named."""
 
 AUTO = "auto"

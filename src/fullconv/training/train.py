@@ -51,7 +51,7 @@ def train(
 
     Args:
         data: a data set (see `open_dataset`), or the train and val `Dataset`s; default: that of `config`.
-        net: a name of `NETS` (default "fcn8s-slim"); options; or a model file, whose net is trained on: it gets the
+        net: a name of `NETS` (default "fcn4s-slim"); options; or a model file, whose net is trained on: it gets the
             data's classes, and its weights unless `init` names others.
         out: the run folder; default ``runs/DATA-NET``, numbered where there is one.
         minutes, epochs, steps: the length, at most one of them; default: the recipe's. Minutes are those of the
