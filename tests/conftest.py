@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `main` has it, read when torch is loaded
 
 import pytest
 import torch
@@ -29,8 +32,6 @@ def shared_data() -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process, through the console script's function."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # what `main` would set, and leave behind
-
     def command(*args: str | Path) -> Result:
         monkeypatch.setattr(sys, "argv", ["fullconv", *map(str, args)])
         capsys.readouterr()

@@ -167,7 +167,7 @@ def runs(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Runs:
         start("random") | {"moment": "t", "count": rng.randint(5, 9), "delay": rng.uniform(0, 0.02)},
         go_on("random") | {"moment": "v", "count": rng.randint(1, 2), "delay": rng.uniform(0, 0.01)},
         go_on("random") | {"moment": "t", "count": rng.randint(1, 5), "delay": rng.uniform(0, 0.02)},
-        go_on("random") | {"moment": "r", "count": 1, "delay": rng.uniform(0, 0.1)},
+        go_on("random") | {"moment": "r", "count": 1},
         # A state is written, then digested and named; then the last model is written.
         start("unnamed") | {"moment": "n", "count": 10},
         start("model") | {"moment": "m", "count": 9},

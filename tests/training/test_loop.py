@@ -51,7 +51,7 @@ COLOURS = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200)], np.uint8)
 
 def fit(out: Path, steps: int | None = 3, **changes: object) -> Trained:
     """A few steps on four small scenes."""
-    fixed = {"net": NET, "net_options": SMALL, "precision": "float32", "steps": steps}
+    fixed = {"net": NET, "net_options": SMALL, "precision": "float32", "steps": steps, "threads": 1}
     # A resumed run keeps its options.
     values = {"data": (some("train", 4), some("val", 2))} | ({} if changes.get("resume") else fixed) | changes
     return train(out=out, **values)  # type: ignore[arg-type]
@@ -143,7 +143,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run that anything should learn."""
     data = InMemory([blocks(s) for s in range(8)]), InMemory([blocks(s) for s in range(90, 93)], "val")
     out = tmp_path_factory.mktemp("run") / "learned"
-    return train(data, NET, out=out, steps=120, lr=0.03, batch=4, net_options=SMALL, command="fullconv <train>")
+    options = {"lr": 0.03, "batch": 4, "precision": "float32", "threads": 1, "net_options": SMALL}
+    return train(data, NET, out=out, steps=120, command="fullconv <train>", **options)  # type: ignore[arg-type]
 
 
 def test_it_learns(learned: Trained) -> None:
@@ -396,7 +397,7 @@ def test_minutes_are_used_and_kept(
     start = clock.now
     run = fit(tmp_path / "r", None, minutes=minutes, listener=clock.listen)
     spent = clock.now - start
-    assert 0.8 * minutes * 60 < spent <= minutes * 60 + costs["train"]  # a step cannot be cut in two
+    assert 0.95 * minutes * 60 < spent <= minutes * 60 + costs["train"]  # a step cannot be cut in two
     assert run.seconds == pytest.approx(spent, abs=10)
     scoring = [row for row in rows(tmp_path / "r") if row["val_mean_iu"]]
     assert 2 <= len(scoring) <= 11

@@ -353,7 +353,7 @@ def test_the_default_net_and_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = train("my data", stages=(32, 16), steps=1)
-    assert done.path == Path("runs/my data-fcn8s-slim")
+    assert done.path == Path("runs/my data-fcn4s-slim")
     assert [(call.out, call.asked.net) for call, _, _ in calls] == [
         (done.path / "32s", "fcn32s-slim"), (done.path, None),
     ]  # fmt: skip

@@ -22,6 +22,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from fullconv.errors import ModelFileError, TrainingError
 from fullconv.nets import FCN, build
+from fullconv.nets.precision import learning
 from fullconv.training import state as module
 from fullconv.training.optimizer import make_optimizer
 from fullconv.training.recipe import Recipe
@@ -48,7 +49,7 @@ def steps(net: FCN, optimizer: Optimizer, count: int, first: int, bfloat16: bool
     losses = []
     for step in range(first, first + count):
         x = torch.randint(0, 256, (2, 3, 24, 24), generator=torch.Generator().manual_seed(step))
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with learning(torch.device("cpu"), "bfloat16" if bfloat16 else "float32"):
             scores = net(x.float())
         assert isinstance(scores, Tensor)
         loss = scores.float().square().mean() + scores.float()[:, 0].mean()

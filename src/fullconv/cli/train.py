@@ -62,7 +62,7 @@ def train(
     loss_share: Annotated[
         float | None, typer.Option(help="Share of the score cells, drawn anew each step, that count in the loss.")
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, muon or sgd.")] = None,
     fixed: Annotated[bool, typer.Option("--fixed", help="Only the score layers learn (FCN-32s-fixed).")] = False,
     set_: Annotated[
         list[str] | None,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fullconv.errors import TrainingError
-from fullconv.inference.batches import to_tensor
+from fullconv.inference.batches import sent, to_tensor
 from fullconv.nets import FCN
 from fullconv.nets.precision import learning
 from fullconv.training import processes
@@ -154,7 +154,7 @@ class Learner:
 
     def _targets(self, part: Batch, grid: Grid) -> dict[str, Tensor]:
         device = self.accelerator.device
-        targets = {task: _sent(torch.from_numpy(np.stack(masks)), device) for task, masks in part.masks.items()}
+        targets = {task: sent(torch.from_numpy(np.stack(masks)), device) for task, masks in part.masks.items()}
         targets = sampled(targets, part.draws, self.net, self.options.recipe.loss_share, self.options.seed)
         return {task: grid.of(target) for task, target in targets.items()}
 
@@ -205,8 +205,3 @@ class Learner:
 
     def _remedy(self) -> str:
         return f"lower the learning rate ({self.options.recipe.lr:g}) with --lr and start a new run"
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device; to a GPU from pinned memory, so that the processor need not wait."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -136,11 +136,6 @@ class Recipe:
         if not isinstance(augmentation, Mapping):
             raise OptionError(f"augmentation {augmentation!r}; expected its options by name")
         plain = {key: _plain(v) for key, v in {**value, **augmentation}.items() if key != "augmentation"}
-        if isinstance(scales := plain.get("skip_scales"), Mapping):
-            try:
-                plain["skip_scales"] = {int(stride): scale for stride, scale in scales.items()}
-            except (TypeError, ValueError) as error:
-                raise OptionError(f"skip_scales {scales!r}; expected a factor by stride, such as 16: 0.01") from error
         return overridden(cls(), plain)
 
 
@@ -149,6 +144,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     return tuple(value) if isinstance(value, list) else value
+
+
+def _by_stride(scales: Any) -> dict[int, float]:
+    """Factors by stride; YAML and the command line have words for the strides."""
+    try:
+        return {int(stride): float(scale) for stride, scale in scales.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise OptionError(f"skip_scales {scales!r}; expected a factor by stride, such as 16=0.01,8=0.0001") from error
 
 
 NAMES = frozenset(f.name for kind in (Recipe, Augmentation) for f in fields(kind)) - {"augmentation"}
@@ -169,9 +172,12 @@ def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     for key in overrides:
         if key not in NAMES:
             raise unknown_name("training option", key, NAMES)
+    values = dict(overrides)
+    if "skip_scales" in values:
+        values["skip_scales"] = _by_stride(values["skip_scales"])
     try:
-        changed = replace(recipe.augmentation, **{k: v for k, v in overrides.items() if k in augmentation})
-        return replace(recipe, augmentation=changed, **{k: v for k, v in overrides.items() if k in own})
+        changed = replace(recipe.augmentation, **{k: v for k, v in values.items() if k in augmentation})
+        return replace(recipe, augmentation=changed, **{k: v for k, v in values.items() if k in own})
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
