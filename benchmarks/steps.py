@@ -98,7 +98,7 @@ def variants(name: str, images: int) -> dict[str, Action]:
         found["plain"] = plain(PlainSlim(build(name, classes)), lambda p: torch.optim.AdamW(p, 1e-5), batch)
     for precision in ("float32", *(["bfloat16"] if has_bfloat16(CPU) else [])):
         for step in (1,) if vgg else (1, 2):
-            chosen = replace(recipe, loss_step=step, lr=1e-10)
+            chosen = replace(recipe, loss_stride=step, lr=1e-10)
             shown = f"fullconv {precision}" + (", every 2nd row and column" if step > 1 else "")
             found[shown] = ours(build(name, classes, padding=padding), chosen, precision, batch)
     return found

@@ -32,6 +32,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process, through the console script's function."""
+
     def command(*args: str | Path) -> Result:
         monkeypatch.setattr(sys, "argv", ["fullconv", *map(str, args)])
         capsys.readouterr()

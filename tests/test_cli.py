@@ -61,9 +61,10 @@ def test_version_help_and_nothing(run: Run) -> None:
 
 
 def test_train_says_scores_model_and_report(run: Run, data: Path, tmp_path: Path) -> None:
-    result = run("train", "--data", data, *NET, "--out", tmp_path / "r", "--steps", "2", "--batch", "2", "--crop", "16",
-                 "--lr", "0.01", "--reduction", "sum", "--optimizer", "sgd", "--seed", "5", "--precision", "float32",
-                 "--padding", "paper", "--upsampling", "learned", "--loss-share", "0.25", "--loss", "focal",
+    result = run("train", "--data", data, *NET, "--out", tmp_path / "r", "--steps", "2", "--batch", "2",
+                 "--crop", "16x24", "--lr", "0.01", "--reduction", "sum", "--optimizer", "sgd", "--seed", "5",
+                 "--precision", "float32", "--padding", "paper", "--upsampling", "learned",
+                 "--loss-share", "0.25", "--loss", "focal",
                  "--class-weights", "1,2,0.5", "--set", "weight_decay=0.5", "--set", "scale=0.5,2")  # fmt: skip
     assert result.code == 0, result.err
     for expected in ("ground", "road", "car", "mean IU", str(tmp_path / "r" / "best.safetensors"), "report.html"):
@@ -76,7 +77,7 @@ def test_train_says_scores_model_and_report(run: Run, data: Path, tmp_path: Path
     assert (recipe["batch"], recipe["lr"], recipe["reduction"], recipe["optimizer"]) == (2, 0.01, "sum", "sgd")
     assert (recipe["loss_share"], recipe["loss"], recipe["class_weights"]) == (0.25, "focal", [1, 2, 0.5])
     assert (recipe["weight_decay"], recipe["augmentation"]["scale"]) == (0.5, [0.5, 2])
-    assert recipe["augmentation"]["crop"] == [16, 16]
+    assert recipe["augmentation"]["crop"] == [16, 24]
     typed = yaml.safe_load((tmp_path / "r" / "run.yaml").read_text())["command"]
     assert typed.startswith(f"fullconv train --data {data} --net fcn1s-slim")
 
@@ -241,7 +242,8 @@ def test_a_broken_file_is_named_before_the_first_step(
         (["--batch", "0"], "batch 0; expected 1..65536"),
         (["--loss-share", "0"], "loss_share 0.0; expected 0.001..1"),
         (["--batch", "1"], "leaves batch norm one value"),
-        (["--crop", "0"], "crop (0, 0); expected (H, W) of at least 1 x 1"),
+        (["--crop", "0"], "crop '0x0'; expected HxW in pixels"),
+        (["--crop", "16x"], "crop '16x'; expected HxW in pixels"),
         (["--seed", "-3"], "seed -3; expected 0 or"),
         (["--resume"], "a resumed run keeps its options; leave out net"),
     ],

@@ -331,6 +331,20 @@ class TestComparing:
         assert group.mean["fw_iu"] == pytest.approx(statistics.fmean([0.55, 0.65, 0.75, 0.65]))
         assert "deviation" not in " ".join(compare(paths).notes)
 
+    def test_seeds_of_stages_are_seeds(self, tmp_path: Path) -> None:
+        paths = []
+        for seed in (0, 1):
+            first = {"seed": seed, "command": f"train {seed}", "recipe": {"lr": 0.1}}
+            path = tmp_path / f"s{seed}"
+            stages = {"strides": [32, 8], "net": "fcn8s-slim", "minutes": None, "first": first}
+            paths.append(make_run(path, seed=seed, stages=stages, init=[str(path / "32s" / "best.safetensors")]))
+        (group,) = compare(paths).groups
+        assert group.seeds == (0, 1)
+        other = make_run(tmp_path / "o", seed=2, stages={**stages, "strides": [32, 16]}, init=["x"])
+        assert compare([paths[0], other]).groups == ()
+        alone = [make_run(tmp_path / f"i{seed}", seed=seed, init=[f"{seed}.safetensors"]) for seed in (0, 1)]
+        assert compare(alone).groups == ()
+
     def test_other_versions_or_data_are_no_seeds(self, tmp_path: Path) -> None:
         first = make_run(tmp_path / "a", seed=0)
         for name, change in (("b", {"torch": "3"}), ("c", {"fingerprint": "cccc-bbbb"})):

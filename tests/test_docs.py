@@ -59,7 +59,8 @@ TRAINING = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_t
 
 
 def test_the_page_on_training_has_every_recipe_loss_and_rule() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", TRAINING, re.MULTILINE) == list(RECIPES)
+    table = TRAINING.partition("## Recipes")[2].partition("##")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(RECIPES)
     for name in (*TERMS, *REDUCTIONS, *CLASS_WEIGHTS):
         assert f"`{name}`" in TRAINING, name
     assert set(re.findall(r"--set (\w+)=", TRAINING)) <= NAMES | {"NAME"}
@@ -69,6 +70,11 @@ def test_the_page_on_training_names_options_that_exist() -> None:
     own = {f"--{name.rstrip('_').replace('_', '-')}" for name in inspect.signature(train).parameters}
     others = {  # of other programs, and of `fullconv compare`
         "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--multi_gpu", "--num_processes",
-        "--report", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--signal",
+        "--report", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--signal", "--exclusive", "--cpus-per-task",
     }  # fmt: skip
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TRAINING)) <= own | others
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TRAINING))
+    assert named <= own | others
+    table = TRAINING.partition("| name | of a recipe |")[2].partition("\n\n")[0]
+    in_table = {word for line in table.splitlines()[2:] for word in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert in_table == {name for name in NAMES if f"--{name.replace('_', '-')}" not in own}, "those of --set"
+    assert own - named == {"--json", "--padding", "--upsampling", "--inputs", "--splits"}, "that other pages explain"

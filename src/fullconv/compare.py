@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fullconv.data.text import brief, read_text, read_yaml
+from fullconv.data.text import brief, dotted, read_text, read_yaml
 from fullconv.errors import DataError, ModelFileError, OptionError, one_line, printable
 from fullconv.labels import LabelSet
 from fullconv.report.compare import SCORES, ComparedRun, Comparison, SeedGroup
@@ -117,18 +117,10 @@ def _read_options(path: Path) -> dict[str, Any]:
     value = read_yaml(path)
     if not isinstance(value, dict):
         raise DataError(f"{printable(path)}: holds {brief(value)}; expected the options of a run")
-    options = dict(_flat(value))
+    options = {printable(name): _plain(item) for name, item in dotted(value).items()}
     if len(options) > MAX_OPTIONS:
         raise DataError(f"{printable(path)}: holds {len(options)} options; expected at most {MAX_OPTIONS}")
     return options
-
-
-def _flat(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{printable(key)}.")
-        else:
-            yield f"{prefix}{printable(key)}", _plain(item)
 
 
 def _plain(value: Any) -> Any:
@@ -265,7 +257,7 @@ def _seed_groups(runs: Sequence[ComparedRun]) -> Iterator[SeedGroup]:
     alike: dict[str, list[ComparedRun]] = {}
     for run in runs:
         if run.finished and run.scores.get("mean_iu") is not None and "seed" in run.options:
-            same = {key: v for key, v in run.options.items() if key not in _OF_A_SEED and v is not None}
+            same = {key: v for key, v in run.options.items() if v is not None and not _is_of_a_seed(key, run)}
             alike.setdefault(json.dumps([run.fingerprint, same], sort_keys=True), []).append(run)
     for group in alike.values():
         if len(group) > 1:
@@ -276,6 +268,12 @@ def _seed_groups(runs: Sequence[ComparedRun]) -> Iterator[SeedGroup]:
                 {key: statistics.mean(values) for key, values in columns.items() if len(values) == len(group)},
                 {key: statistics.stdev(values) for key, values in columns.items() if len(values) == len(group)},
             )
+
+
+def _is_of_a_seed(key: str, run: ComparedRun) -> bool:
+    """Whether runs of one group may differ in it; of stages that came before, the rest is in the last one's options."""
+    staged = "stages.strides" in run.options
+    return key in _OF_A_SEED or (staged and (key == "init" or key.startswith("stages.first.")))
 
 
 def _scored_on(fingerprint: str) -> str:

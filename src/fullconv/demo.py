@@ -16,7 +16,7 @@ from fullconv.inference.model import Model
 from fullconv.inference.predict import predict
 from fullconv.labels import LabelSet
 from fullconv.metrics import Scores
-from fullconv.training.loop import Trained
+from fullconv.training.context import Trained
 from fullconv.training.progress import Tick
 from fullconv.training.run import RunFolder
 from fullconv.training.train import train

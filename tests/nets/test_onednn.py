@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,39 @@ for precision in ("float32", "bfloat16") * 3:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
+
+
+def double(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """One convolution, as functions of a user's own may call it."""
+    return [
+        F.conv2d(x, weight, bias, 2),
+        F.conv2d(x, weight, bias, (2, 2)),
+        F.conv2d(x, weight, bias=bias, stride=2),
+        F.conv2d(input=x, weight=weight, bias=bias, stride=[2, 2], padding="valid", dilation=1, groups=1),
+        F.conv2d(x[0], weight, bias, stride=2)[None],
+    ]
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_functions_give_arguments_as_they_like(kernel: int) -> None:
+    x, weight, bias = torch.randn(1, 5, 11, 8), torch.randn(7, 5, kernel, kernel), torch.randn(7)
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), 2)
+    met: list[str] = []
+
+    class Met(torch.overrides.TorchFunctionMode):
+        """What is computed in the end."""
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.conv2d:
+                met.append(str(args[3]))
+            return func(*args, **(kwargs or {}))
+
+    with Met(), learning(CPU, "float32"):
+        found = double(x, weight, bias)
+    assert len(found) == len(met) == 5
+    assert set(met) == {"(1, 1)" if kernel == 1 else "(2, 2)"}, "a strided 1x1 convolution has no stride any more"
+    for each in found:
+        torch.testing.assert_close(each.double(), expected, rtol=1e-5, atol=1e-5)  # float32 sums of up to 45
 
 
 @pytest.mark.parametrize("padding", [0, 1, "valid"])

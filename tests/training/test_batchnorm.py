@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fullconv.training.batchnorm import SharedBatchNorm, share_batchnorm
+from fullconv.training.batchnorm import SyncedBatchNorm, sync_batchnorm
 from spawned import processes
 
 CHANNELS, STEPS = 5, 2
@@ -36,7 +36,7 @@ SCRIPT = r"""
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from fullconv.training.batchnorm import SharedBatchNorm, share_batchnorm
+from fullconv.training.batchnorm import SyncedBatchNorm, sync_batchnorm
 
 calls = []
 for name in ("all_gather", "all_reduce"):
@@ -51,7 +51,7 @@ for name, case in torch.load(folder / "cases", weights_only=True).items():
     net.load_state_dict(case["state"])
     if case["x"][0].dtype == torch.float64:
         net.double()
-    share_batchnorm(net)
+    sync_batchnorm(net)
     net.train(not case["frozen"])
     x, dy = case["x"][rank].requires_grad_(), case["dy"][rank]
     del calls[:]
@@ -77,7 +77,7 @@ torch.manual_seed(0)
 make = lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3))
 whole, net = make(), make()
 net.load_state_dict(whole.state_dict())
-share_batchnorm(net)
+sync_batchnorm(net)
 model = DistributedDataParallel(net, forward_sync_buffers=False)
 images, weights = torch.randn(7, 2, 9, 8), torch.randn(7, 3, 7, 6)
 for _ in range(3):
@@ -176,9 +176,9 @@ def test_layers_are_shared_in_place() -> None:
 
     net = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3, eps=0.1), nn.BatchNorm1d(3), Own(3), nn.BatchNorm2d(2).eval())
     held, before = list(net), dict(net.named_parameters()) | dict(net.named_buffers())
-    share_batchnorm(net)
-    share_batchnorm(net)
-    assert [type(each) for each in net] == [SharedBatchNorm, nn.BatchNorm1d, Own, SharedBatchNorm]
+    sync_batchnorm(net)
+    sync_batchnorm(net)
+    assert [type(each) for each in net] == [SyncedBatchNorm, nn.BatchNorm1d, Own, SyncedBatchNorm]
     assert all(one is two for one, two in zip(net, held, strict=True))
     after = dict(net.named_parameters()) | dict(net.named_buffers())
     assert all(after[name] is value for name, value in before.items())
@@ -189,9 +189,9 @@ def test_layers_are_shared_in_place() -> None:
 def test_in_one_process_it_is_the_plain_layer(training: bool) -> None:
     torch.manual_seed(0)
     shared, plain = nn.BatchNorm2d(3).train(training), nn.BatchNorm2d(3).train(training)
-    share_batchnorm(shared)
+    sync_batchnorm(shared)
     x = torch.randn(2, 3, 4, 5)
-    assert type(shared) is SharedBatchNorm
+    assert type(shared) is SyncedBatchNorm
     assert torch.equal(shared(x), plain(x))
     for name, value in plain.state_dict().items():
         assert torch.equal(shared.state_dict()[name], value)

@@ -126,7 +126,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     )
     text = (
         "train --steps 30 --precision bfloat16 --threads 1 --workers 2 --lr 0.02 --seed 4 --batch 4 --crop 16 "
-        "--set scale=0.7,1.5 --set jitter=0.3 --set loss_step=2 --loss cross-entropy+0.3*lovasz --json"
+        "--set scale=0.7,1.5 --set jitter=0.3 --set loss_stride=2 --loss cross-entropy+0.3*lovasz --json"
     )
     return [*text.split(), "--data", str(data), "--net", str(folder / "net.safetensors")]
 

@@ -251,13 +251,23 @@ def test_what_is_not_finite_names_the_images_and_changes_no_weight(spoil: Any, w
     before = values(net)
     samples = [one(index) for index in range(12)]
     message = (
-        rf"the {what} is (nan|inf) at step 7 \(images s0, s1, .*, s9\); lower the learning rate \(0.25\) with --lr"
+        rf"the {what} is (nan|inf) at step 7 \(images s0, s1, .*, s11\); lower the learning rate \(0.25\) with --lr"
     )
     with pytest.raises(NotFiniteError, match=message):
         own.step([batch(samples[:5]), batch(samples[5:])], 7, 1.0)
     after = values(net)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not own.optimizer.state, "nor does the optimiser remember it"
+
+
+def test_the_images_of_the_part_that_is_not_finite_are_named() -> None:
+    own = learner(lively("fcn8s-slim"))
+    samples = [one(index) for index in range(6)]
+    third = samples[2]
+    broken = np.full(third.inputs[IMAGE].shape, np.inf, np.float32)
+    samples[2] = Sample(third.name, {IMAGE: broken}, third.masks)
+    with pytest.raises(NotFiniteError, match=r"^the loss is nan at step 7 \(images s2, s3\); lower the learning rate"):
+        own.step([batch(samples[:2]), batch(samples[2:4]), batch(samples[4:])], 7, 1.0)
 
 
 @pytest.mark.parametrize("part", ["weight", "running statistic", "momentum"])

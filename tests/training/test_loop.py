@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import html
+import math
 import re
 import signal
 import time
@@ -19,6 +21,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,13 +35,15 @@ from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
+from fullconv.training.context import Trained
 from fullconv.training.draws import Batches
 from fullconv.training.learner import Learner, StepLoss
-from fullconv.training.loop import Trained, Trainer
+from fullconv.training.loop import Trainer
 from fullconv.training.losses import TaskLoss
 from fullconv.training.options import RunOptions
 from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES
+from fullconv.training.run import RunFolder
 from fullconv.training.sampling import kept
 from fullconv.training.train import train
 from fullconv.weights.modelfile import ModelFile, read_header, read_model, write_model
@@ -543,6 +549,103 @@ def test_a_run_stopped_in_its_last_step_is_complete(tmp_path: Path) -> None:
     assert measured(tmp_path / "r") == measured(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("phase", ["evaluate", "report"])
+def test_a_ctrl_c_when_the_last_step_is_done_leaves_nothing_to_go_on_with(tmp_path: Path, phase: str) -> None:
+    pressed: list[str] = []
+
+    def press(tick: Tick) -> None:
+        if tick.phase == phase and not pressed:
+            pressed.append(tick.phase)
+            signal.raise_signal(signal.SIGINT)
+
+    done = fit(tmp_path / "r", 1, listener=press)
+    assert (done.stopped, done.finished, done.steps, pressed) == (True, True, 1, [phase])
+    assert (tmp_path / "r" / "report.html").exists()
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    """Two that begin at once both find it empty; the second must not write into the first's."""
+    told: list[str] = []
+
+    def another(tick: Tick) -> None:
+        if tick.phase == "train" and not told:
+            with pytest.raises(OptionError) as caught:
+                fit(tmp_path / "r", None, resume=True)
+            told.append(str(caught.value))
+
+    done = fit(tmp_path / "r", 3, listener=another)
+    assert told == [f"another process trains in {tmp_path / 'r'}; choose another --out"]
+    assert done.steps == 3
+    late = RunFolder(tmp_path / "s")
+    fit(tmp_path / "s", 1)
+    with pytest.raises(OptionError, match="s holds a run already; add --resume to go on with it, or choose another"):
+        late.hold()
+
+
+def test_a_resumed_run_keeps_its_command_and_tells_what_has_changed(tmp_path: Path) -> None:
+    fit(tmp_path / "r", 4, listener=stop_after(2), command="fullconv train the first")
+    path = tmp_path / "r" / "run.yaml"
+    path.write_text(re.sub("(?m)^torch: .*$", "torch: 1.0", path.read_text("utf-8")), "utf-8")
+    before = path.read_bytes()
+    fit(tmp_path / "r", None, resume=True, command="fullconv train --resume")
+    assert path.read_bytes() == before
+    page = html.unescape((tmp_path / "r" / "report.html").read_text("utf-8"))
+    assert "fullconv train the first" in page
+    assert "train --resume" not in page
+    assert f"begun with torch 1.0, gone on with {torch.__version__}" in page
+    assert "begun with python" not in page
+
+
+def test_the_precision_is_ours_and_not_the_launchers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`accelerate launch` sets it from its own configuration, for every Accelerator that says nothing."""
+    fit(tmp_path / "plain", 2)
+    for precision in ("bf16", "fp16"):
+        AcceleratorState._reset_state(True)  # type: ignore[no-untyped-call]
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+        fit(tmp_path / precision, 2)
+        assert AcceleratorState().mixed_precision == "no"
+        expected, found = (load_file(tmp_path / run / "last.safetensors") for run in ("plain", precision))
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    AcceleratorState._reset_state(True)  # type: ignore[no-untyped-call]
+    Accelerator(cpu=True, mixed_precision="bf16")
+    with pytest.raises(OptionError, match=r"^accelerate was set up otherwise in this process \(.*\); train in"):
+        fit(tmp_path / "other", 2)
+    AcceleratorState._reset_state(True)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of what it does itself
+def test_a_compiled_net_learns_the_same_and_says_what_it_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced by torch.compile, whose code generator needs a compiler that a machine may not have."""
+    compiled = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", compiled)
+    for name, more in (("plain", {}), ("compiled", {"compile": True})):
+        fit(tmp_path / name, 3, loss_stride=2, lr=0.02, net_options={**SMALL, "dropout": 0.5}, **more)
+    expected, found = ([row["loss"] for row in rows(tmp_path / name)] for name in ("plain", "compiled"))
+    # Sums in another order, float32.
+    assert [float(v) for v in found if v] == pytest.approx([float(v) for v in expected if v], rel=1e-4)
+    costs = [Page((tmp_path / name / "report.html").read_text("utf-8")).text for name in ("plain", "compiled")]
+    assert ["compiling" in text for text in costs] == [False, True]
+
+
+@pytest.mark.parametrize("found", [(10, 1), (12, 3)])
+def test_a_batch_by_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: tuple[int, int]) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def trial(*args: object) -> tuple[int, int]:
+        asked.append(args[1:])
+        return found
+
+    monkeypatch.setattr("fullconv.training.once.fitting_batch", trial)
+    data = some("train", 40, (12, 20)), some("val", 2)
+    fit(tmp_path / "r", 1, data=data, batch="auto", loss_stride=2)
+    recipe = RunOptions.from_yaml(yaml.safe_load((tmp_path / "r" / "run.yaml").read_text())).recipe
+    assert (recipe.batch, recipe.accumulate) == found
+    assert recipe.lr == pytest.approx(2e-3 * math.sqrt(found[0] / 8))
+    assert asked == [((12, 20), "float32", torch.device("cpu"), 10, 10, 2)], "at most a quarter of the images"
+    with pytest.raises(OptionError, match="^batch auto chooses the parts too; leave out accumulate$"):
+        fit(tmp_path / "s", 1, batch="auto", accumulate=2)
+
+
 def test_rows_and_scores_come_at_fixed_shares_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: list[float]
 ) -> None:
@@ -594,6 +697,7 @@ def test_a_damaged_state_is_passed_over_and_told(tmp_path: Path, monkeypatch: py
     assert measured(tmp_path / "parts") == measured(tmp_path / "whole")
     expected, found = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "parts"))
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert not newest.exists(), "it would be kept as the last but one"
 
 
 def test_the_ius_of_the_classes_are_those_of_the_scores(learned: Trained) -> None:
@@ -694,7 +798,17 @@ def test_bad_data_is_found_before_anything_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"net": "fcn8s"}, {"precision": "half"}, {"lrr": 1}, {"init": "none.safetensors"}, {"minutes": float("nan")}],
+    [
+        {"net": "fcn8s"},
+        {"precision": "half"},
+        {"lrr": 1},
+        {"init": "none.safetensors"},
+        {"minutes": float("nan")},
+        {"threads": 0},
+        {"workers": 0},
+        {"loss_stride": 13},
+        {"loss_stride": 9, "crop": (8, 30)},
+    ],
 )
 def test_options_that_cannot_work_leave_nothing_behind(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises((OptionError, ModelFileError)):

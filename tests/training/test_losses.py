@@ -347,7 +347,7 @@ def test_void_alone_gives_nothing(term: str, reduction: str, weights: Tensor | N
     torch.autograd.backward(loss.total(found))
     assert found.tolist() == [0]
     per_pixel = loss.per_pixel(found, loss.amounts(target)).item()
-    assert math.isnan(per_pixel) if reduction == "image" or term not in PIXELWISE else per_pixel == 0
+    assert math.isnan(per_pixel) if reduction == "image" or term not in losses.PIXELWISE else per_pixel == 0
     assert scores.grad is not None
     assert torch.equal(scores.grad, torch.zeros_like(scores))
 

@@ -27,6 +27,7 @@ from fullconv.training.machine import (
     local_processes,
     surroundings,
 )
+from fullconv.training.sampling import Grid
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 NET = build("fcn8s-slim", 2, width=0.05).options
@@ -70,14 +71,20 @@ def test_where_there_is_no_affinity_all_processors_count(monkeypatch: pytest.Mon
         assert cores() == expected
 
 
-@pytest.mark.parametrize(("bound", "free"), [(None, 5000), ("max\n", 5000), ("700\n", 700), ("9000\n", 5000)])
-def test_free_memory_is_within_the_containers_bound(
+@pytest.mark.parametrize(
+    ("bound", "free"),
+    [(None, 5000), ("max\n", 5000), ("700\n", 600), ("9000\n", 5000), ("5050\n", 4950), ("80\n", 0)],
+)
+def test_free_memory_is_what_the_containers_bound_leaves(
     bound: str | None, free: int, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if bound is not None:
-        files["/sys/fs/cgroup/memory.max"] = bound
+        files |= {"/sys/fs/cgroup/memory.max": bound, "/sys/fs/cgroup/memory.current": "100\n"}
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert free_memory() == free
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory() == free // 4, "each process its share"
 
 
 def test_the_launcher_says_how_many_processes_share_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +137,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
     def make(rate: Callable[[int], float], held: Callable[[int], int]) -> Tried:
         tried: Tried = []
 
-        def trial(_model: object, _net: object, batch: int, *_: object) -> Trial:
+        def trial(_model: object, _net: object, _grid: object, batch: int, *_: object) -> Trial:
             tried.append(batch)
             return Trial(batch, batch / rate(batch), held(batch))
 
@@ -266,6 +273,8 @@ def test_real_trials(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = 4 * sum(p.numel() for p in build("fcn8s-slim", {"kind": 2, "side": 3}, width=0.05).parameters())
     one, two = (each.bytes - 4 * weights for each in tried)
     assert 33 * 40 * 3 * 4 < one < two < 2 * one, "the activations double, copies of the weights do not"
+    assert fitting_batch(net, (33, 40), precision, CPU, least=2, most=2, stride=2) == (2, 1)
+    assert tried[3].bytes < tried[1].bytes, "scores of every second row and column alone"
 
 
 class Tiny(nn.Module):
@@ -275,8 +284,8 @@ class Tiny(nn.Module):
         super().__init__()
         self.layer = nn.Conv2d(1, 2, 3, padding=1)
 
-    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
-        return torch.relu(self.layer(images["image"]))
+    def forward(self, images: Mapping[str, Tensor], _: Grid) -> dict[str, Tensor]:
+        return {"kind": torch.relu(self.layer(images["image"]))}
 
 
 def test_the_bytes_of_a_step_by_hand() -> None:
@@ -285,5 +294,5 @@ def test_the_bytes_of_a_step_by_hand() -> None:
     # For the backward pass: the image, the filters, and the rectified maps, once though two functions keep them; and
     # four times 18 weights and 2 biases: themselves, their gradients, and two averages.
     expected = 4 * (5 * 6 + 2 * 9 + 2 * 5 * 6) + 4 * 4 * (18 + 2)
-    assert machine._step(net, images, "float32", CPU) == expected
+    assert machine._pass(net, images, Grid(), "float32", CPU) == expected  # type: ignore[arg-type]
     assert all(parameter.grad is None for parameter in net.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -210,6 +211,33 @@ def test_options_survive_run_yaml(splits: Splits, recipe: str) -> None:
     one = RunOptions.from_yaml({**yaml.safe_load(text), "init": "ü.safetensors"})  # as before there could be several
     assert one.init == ("ü.safetensors",)
     assert RunOptions.from_yaml({**yaml.safe_load(text), "init": None}).init == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "100"}, "steps '100' in run.yaml; expected a whole number"),
+        ({"steps": 1.5}, "steps 1.5 in run.yaml; expected a whole number"),
+        ({"minutes": "15m"}, "minutes '15m' in run.yaml; expected a number"),
+        ({"seed": True}, "seed True in run.yaml; expected a whole number"),
+        ({"seed": None}, "seed None in run.yaml; expected a whole number"),
+        ({"threads": "2"}, "threads '2' in run.yaml; expected a whole number"),
+        ({"compile": 1}, "compile 1 in run.yaml; expected true or false"),
+        ({"precision": 16}, "precision 16 in run.yaml; expected a text"),
+    ],
+)
+def test_values_of_a_file_are_of_their_types(splits: Splits, changes: dict[str, object], message: str) -> None:
+    value = resolve(splits, minutes=2.5).to_yaml()
+    assert RunOptions.from_yaml({**value, "minutes": 3}).minutes == 3
+    with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
+        RunOptions.from_yaml({**value, **changes})
+
+
+@pytest.mark.parametrize("kind", ["task_weights", "class_weights"])
+def test_weights_are_of_tasks_that_there_are(splits: Splits, kind: str) -> None:
+    given = {"semantc": 1.0} if kind == "task_weights" else {"semantc": "sqrt"}
+    with pytest.raises(OptionError, match=r"^unknown task with a weight, 'semantc'; did you mean 'semantic'\?"):
+        resolve(splits, overrides={kind: given})
 
 
 BEFORE = """

@@ -27,8 +27,8 @@ from fullconv.inference.model import Model, load
 from fullconv.inference.predict import predict
 from fullconv.labels import LabelSet
 from fullconv.nets import InputOptions
+from fullconv.training.context import Trained
 from fullconv.training.loading import Loader
-from fullconv.training.loop import Trained
 from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES
 from fullconv.training.splits import open_splits

@@ -129,15 +129,15 @@ def test_finetune_is_scratch_at_a_lower_rate_but_for_the_heads() -> None:
 def test_photographs_are_cropped_scaled_and_jittered() -> None:
     recipe = fit("scratch")
     assert recipe.augmentation == Augmentation((288, 288), (0.7, 1.5), flip=True, jitter=0.3)
-    assert (recipe.batch, recipe.accumulate, recipe.loss_step) == (8, 1, 2)
+    assert (recipe.batch, recipe.accumulate, recipe.loss_stride) == (8, 1, 2)
     assert recipe.lr == RECIPES["scratch"].lr
-    assert fit("scratch", loss_step=1).loss_step == 1
+    assert fit("scratch", loss_stride=1).loss_stride == 1
 
 
 def test_small_images_are_whole_and_many() -> None:
     recipe = fit("scratch", WAFERS)
     assert recipe.augmentation == Augmentation(None, (1, 1), flip=True, jitter=0)
-    assert (recipe.batch, recipe.loss_step) == (16, 1)
+    assert (recipe.batch, recipe.loss_stride) == (16, 1)
     assert recipe.lr == pytest.approx(RECIPES["scratch"].lr * sqrt(2))
 
 

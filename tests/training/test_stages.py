@@ -24,7 +24,7 @@ from fullconv.errors import DataError, OptionError
 from fullconv.inference.model import Model
 from fullconv.nets import build
 from fullconv.training import stages as module
-from fullconv.training.loop import Trained
+from fullconv.training.context import Trained
 from fullconv.training.once import Call
 from fullconv.training.options import RunOptions
 from fullconv.training.progress import Tick
@@ -274,6 +274,22 @@ def test_a_run_that_was_stopped_in_any_stage_ends_as_it_would_have(
         assert {**one, "init": 0, "stages": 0} == {**other, "init": 0, "stages": 0}
 
 
+def test_a_ctrl_c_while_a_stage_writes_its_report_begins_no_other(tmp_path: Path) -> None:
+    pressed: list[str] = []
+
+    def press(tick: Tick) -> None:
+        if tick.phase == "report" and not pressed:
+            pressed.append(tick.phase)
+            signal.raise_signal(signal.SIGINT)
+
+    stopped = train(TINY, NET, out=tmp_path / "run", stages=STAGES, steps=1, listener=press, **SMALL)
+    assert (stopped.stopped, stopped.finished) == (True, False)
+    assert not (tmp_path / "run" / "16s").exists()
+    assert stopped.model == tmp_path / "run" / "32s" / "best.safetensors"
+    done = train(TINY, out=tmp_path / "run", resume=True)
+    assert (done.stopped, done.finished, done.model.parent) == (False, True, tmp_path / "run")
+
+
 def test_a_run_that_ended_between_two_stages_goes_on_with_the_next(staged: Path, tmp_path: Path) -> None:
     for name in ("32s", "16s"):
         shutil.copytree(staged / name, tmp_path / "run" / name)
@@ -342,7 +358,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, staged: Path) -> list[tuple[Call, Run
         saved["minutes"], saved["steps"] = call.asked.minutes or (base.minutes if base else None), None
         (call.out / "run.yaml").write_text(yaml.safe_dump({**saved, **call.record}))
         time.sleep(0.01)
-        return Trained(call.out, call.out / "best.safetensors", None, 1, 1.0, False)
+        return Trained(call.out, call.out / "best.safetensors", None, 1, 1.0, False, True)
 
     monkeypatch.setattr(module, "train_once", once)
     return made
@@ -353,7 +369,7 @@ def test_the_default_net_and_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = train("my data", stages=(32, 16), steps=1)
-    assert done.path == Path("runs/my data-fcn4s-slim")
+    assert done.path == Path("runs/my data-fcn16s-slim")
     assert [(call.out, call.asked.net) for call, _, _ in calls] == [
         (done.path / "32s", "fcn32s-slim"), (done.path, None),
     ]  # fmt: skip

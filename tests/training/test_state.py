@@ -26,7 +26,7 @@ from fullconv.nets.precision import learning
 from fullconv.training import state as module
 from fullconv.training.optimizer import make_optimizer
 from fullconv.training.recipe import Recipe
-from fullconv.training.state import Place, load_state, save_state
+from fullconv.training.state import Place, forget_later, load_state, save_state
 
 PLACE = Place(12, 3.25, 0.123456789012345678, 7.5, 0.3, [0.1 + 0.2, 1e-300], 7)
 
@@ -205,6 +205,19 @@ def test_states_of_a_future_that_was_given_up_are_deleted(tmp_path: Path) -> Non
         path.rename(tmp_path / "state" / path.name)
     save_state(tmp_path / "state", net, optimizer, Place(90))
     assert kept(tmp_path / "state") == [60, 90]
+
+
+def test_what_a_resume_passed_over_is_not_kept_as_good(tmp_path: Path) -> None:
+    net, optimizer = make("sgd", 0)
+    for step in (60, 120):
+        path = save_state(tmp_path, net, optimizer, Place(step))
+    path.write_bytes(path.read_bytes()[:-1])
+    place, notes = load_state(tmp_path, net, optimizer)
+    assert (place.step, len(notes)) == (60, 1)
+    forget_later(tmp_path, place.step)
+    assert kept(tmp_path) == [60]
+    save_state(tmp_path, net, optimizer, Place(130))
+    assert kept(tmp_path) == [60, 130]
 
 
 def test_nothing_is_deleted_before_the_new_state_is_whole_and_on_the_disk(

@@ -35,6 +35,14 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     assert read(tmp_path) == {"loss": [(1, 1.5), (3, -0.25)], "lr": [(1, 1e-3)]}
 
 
+def test_what_a_process_logged_that_was_killed_before_its_first_state_is_not_shown(tmp_path: Path) -> None:
+    for value in (1.0, 5.0):
+        again = Trackers(tmp_path, OPTIONS, 0)
+        again.log({"loss": value}, 1)
+        again.finish()
+    assert read(tmp_path)["loss"] == [(1, 5)]
+
+
 def test_what_a_killed_process_logged_too_much_is_not_shown(tmp_path: Path) -> None:
     killed = Trackers(tmp_path, OPTIONS, 0)
     for step in range(1, 7):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullconv.cli.options import Json
+from fullconv.cli.options import Json, size_of
 from fullconv.cli.show import print_json
 from fullconv.cli.user_module import is_code, load_user_module
 from fullconv.errors import OptionError, printable
@@ -65,11 +65,11 @@ def inspect(
     if paper:
         from fullconv.paper import table_1
 
-        table = table_1(_size(size or NET_SIZE))
+        table = table_1(size_of(size or NET_SIZE))
         _show(table.to_json(), table.tables(), json_)
         return
     drawn = None if image is None else _read(image)
-    given = (drawn.shape[0], drawn.shape[1]) if drawn is not None else None if size is None else _size(size)
+    given = (drawn.shape[0], drawn.shape[1]) if drawn is not None else None if size is None else size_of(size)
     subject = _subject(str(net), given, classes, padding, channels)
     if picture is None:
         _show(subject.value, subject.tables, json_)
@@ -96,7 +96,7 @@ def _subject(
     if is_code(name):
         if classes is not None or padding is not None:
             raise OptionError("classes and padding are options of named nets; leave them out")
-        return _of_module(load_user_module(name), size or _size(CODE_SIZE), channels)
+        return _of_module(load_user_module(name), size or size_of(CODE_SIZE), channels)
     if channels is not None:
         raise OptionError("channels are an option for code; leave them out")
     from fullconv.inspect import inspect_net, named_net
@@ -110,7 +110,7 @@ def _subject(
             raise OptionError("a classifier's file has its own classes and padding; leave the options out")
         dense = read_classifier(name)
         return _of_module(dense.net, size or dense.input_size, dense.channels)
-    fcn, size = named_net(name, classes, padding), size or _size(NET_SIZE)
+    fcn, size = named_net(name, classes, padding), size or size_of(NET_SIZE)
     report = inspect_net(fcn, size)
     return _Subject(size, report.to_json(), report.tables(), lambda: units_of_net(fcn, size))
 
@@ -145,10 +145,3 @@ def _show(value: dict[str, Any], tables: Sequence[Table | str], json_: bool) -> 
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 120).print(*tables, sep="\n")
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 100_000 and 0 < int(width) <= 100_000):
-        raise OptionError(f"size {text!r}; expected HxW in pixels, such as 480x360")
-    return int(height), int(width)

@@ -23,6 +23,14 @@ def whole_numbers(option: str, text: str, what: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def size_of(text: str, option: str = "size") -> tuple[int, int]:
+    """(H, W) of HxW."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 100_000 and 0 < int(width) <= 100_000):
+        raise OptionError(f"{option} {text[:80]!r}; expected HxW in pixels, such as 480x360")
+    return int(height), int(width)
+
+
 Upsampling = Annotated[
     str | None,
     typer.Option(help="bilinear (default), interpolation, learned, learned-all, stacked or unpooling."),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullconv.cli.options import Json, Upsampling, whole_numbers
+from fullconv.cli.options import Json, Upsampling, size_of, whole_numbers
 from fullconv.cli.show import class_names, print_json, print_scores, progress_bar, training_bar
 from fullconv.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
-    from fullconv.training.loop import Trained
+    from fullconv.training.context import Trained
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
     upsampling: Upsampling = None,
     batch: Annotated[str | None, typer.Option(help="Images a step, or auto: the fastest that fits.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Parts that a step's images go through the net in.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Side of the training crop, in pixels.")] = None,
+    crop: Annotated[str | None, typer.Option(help="Of training images, in pixels: a side, or HxW.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     loss: Annotated[
         str | None, typer.Option(help="Terms, such as cross-entropy+0.5*lovasz; also focal, ohem, dice.")
@@ -89,7 +89,8 @@ def train(
 
     flags = {
         "batch": None if batch is None else _plain(batch), "accumulate": accumulate,
-        "crop": None if crop is None else (crop, crop), "lr": lr, "loss": loss, "reduction": reduction,
+        "crop": None if crop is None else size_of(f"{crop}x{crop}" if crop.isdecimal() else crop, "crop"),
+        "lr": lr, "loss": loss, "reduction": reduction,
         "class_weights": None if class_weights is None else value_of(class_weights), "loss_share": loss_share,
         "optimizer": optimizer, "fixed": fixed or None,
     }  # fmt: skip
@@ -119,14 +120,14 @@ def train(
     if json_:
         print_json(_trained_json(trained))
         return
-    if trained.stopped:
+    if not trained.finished:
         typer.echo(f"Stopped after {trained.steps} steps; go on with: fullconv train "
                    f"--out {shlex.quote(str(trained.path))} --resume")  # fmt: skip
     if trained.scores is not None:
         names = next(iter(class_names(trained.model).values()))
         print_scores(trained.scores, names, "val, best model")
     typer.echo(f"Model   {trained.model}")
-    typer.echo(f"Report  {trained.path / 'report.html'}")
+    typer.echo(f"Report  {trained.model.with_name('report.html')}")
 
 
 def value_of(text: str) -> Any:
@@ -174,7 +175,7 @@ def _trained_json(trained: Trained) -> dict[str, Any]:
         "model": str(trained.model),
         "steps": trained.steps,
         "seconds": round(trained.seconds, 1),
-        "stopped": trained.stopped,
+        "stopped": not trained.finished,
         "scores": None if trained.scores is None else trained.scores.to_json(),
     }
 

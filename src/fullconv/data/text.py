@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -14,6 +15,18 @@ MAX_BYTES = 2**20
 
 _MAX_DIGITS = 20
 _SHOWN = 60
+
+
+def dotted(value: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options as one level of dotted names.
+
+    >>> dotted({"recipe": {"lr": 0.1, "augmentation": {"flip": True}}, "seed": 0})
+    {'recipe.lr': 0.1, 'recipe.augmentation.flip': True, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= dotted(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return flat
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:

@@ -166,11 +166,11 @@ class Head(nn.Module):
         down, right = self.output.shift
         return cast(Tensor, self.upscore["output"](coarse, (rows[0] + down, rows[1] + down), (right, right + size[1])))
 
-    def grid(self, coarse: Tensor, size: tuple[int, int], start: tuple[int, int], step: int) -> Tensor:
-        """Coarse scores -> those of every `step`-th row and column of the input, from (row, column) on."""
+    def grid(self, coarse: Tensor, size: tuple[int, int], start: tuple[int, int], stride: int) -> Tensor:
+        """Coarse scores -> those of every `stride`-th row and column of the input, from (row, column) on."""
         self._check_covers(coarse, size)
         rows, columns = ((s + at, s + n) for s, at, n in zip(self.output.shift, start, size, strict=True))
-        return cast(Upsampling, self.upscore["output"]).grid(coarse, rows, columns, step)
+        return cast(Upsampling, self.upscore["output"]).grid(coarse, rows, columns, stride)
 
     def labels(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
         """Coarse scores -> labels (N, H, W) uint8, without scores of the input's size."""

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+Pair = tuple[int, int]
+
 LANES = 16
 """Numbers of float32 in a vector: kernels take channels in so many."""
 
@@ -31,14 +33,14 @@ class SoundGradients(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is not torch.conv2d or kwargs:  # modules give all of it by position
+        if func is not torch.conv2d:
             return func(*args, **(kwargs or {}))
-        x, weight, bias, stride, padding, dilation, groups = args
+        x, weight, bias, stride, padding, dilation, groups = _arguments(*args, **(kwargs or {}))
         pads = _padding(weight, padding, dilation)
         if max(stride) > 1 and weight.shape[2:] == (1, 1):
             if max(pads):
                 x = F.pad(x, (pads[1], pads[1], pads[0], pads[0]))
-            x, stride, padding, pads = x[:, :, :: stride[0], :: stride[1]], (1, 1), (0, 0), (0, 0)
+            x, stride, padding, pads = x[..., :: stride[0], :: stride[1]], (1, 1), (0, 0), (0, 0)
         if torch.is_autocast_enabled("cpu") and _is_unwritten(x, weight, stride, pads, dilation):
             with torch.autocast("cpu", enabled=False):
                 full = func(
@@ -46,6 +48,24 @@ class SoundGradients(TorchFunctionMode):
                 )
             return full.to(torch.bfloat16)
         return func(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _arguments(
+    input: Tensor,  # noqa: A002  (torch's word, which may come by name)
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> tuple[Tensor, Tensor, Tensor | None, Pair, Pair | str, Pair, int]:
+    """Those of `torch.conv2d`, in order: modules give all by position, functions of a user's own as they like."""
+    pads = padding if isinstance(padding, str) else _pair(padding)
+    return input, weight, bias, _pair(stride), pads, _pair(dilation), groups
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def _padding(weight: Tensor, padding: Sequence[int] | str, dilation: Sequence[int]) -> tuple[int, int]:
@@ -64,7 +84,7 @@ def _is_unwritten(
     if max(dilation) > 1 and weight.shape[1] % LANES:
         return True
     for axis in (0, 1):
-        size, k, s, p, d = x.shape[2 + axis], weight.shape[2 + axis], stride[axis], pads[axis], dilation[axis]
+        size, k, s, p, d = x.shape[axis - 2], weight.shape[2 + axis], stride[axis], pads[axis], dilation[axis]
         outputs = (size + 2 * p - d * (k - 1) - 1) // s + 1
         if axis == 1 and s > 1 and outputs == 1:
             return True

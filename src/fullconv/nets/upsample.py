@@ -88,10 +88,10 @@ class Upsampling(nn.Module):
         """
         raise NotImplementedError  # abstract
 
-    def grid(self, x: Tensor, rows: Interval, columns: Interval, step: int) -> Tensor:
-        """Every `step`-th row and column of a rectangle, from its first: for losses, which need no more."""
+    def grid(self, x: Tensor, rows: Interval, columns: Interval, stride: int) -> Tensor:
+        """Every `stride`-th row and column of a rectangle, from its first: for losses, which need no more."""
         scores: Tensor = self(x, rows, columns)
-        return scores[:, :, ::step, ::step]
+        return scores[:, :, ::stride, ::stride]
 
     def whole(self, x: Tensor) -> Tensor:
         """Coarse scores (N, K, h, w) -> the uncropped output, float32."""
@@ -145,11 +145,11 @@ class BilinearUpsampling(Upsampling):
         )
         return cast(Tensor, y)
 
-    def grid(self, x: Tensor, rows: Interval, columns: Interval, step: int) -> Tensor:
+    def grid(self, x: Tensor, rows: Interval, columns: Interval, stride: int) -> Tensor:
         """As `Upsampling.grid`; no other rows and columns are computed."""
         taps = bilinear_kernel(self.window.kernel).to(x.device)
         down, across = (
-            _matrix(taps, self.window.stride, interval, size, self.border)[::step]
+            _matrix(taps, self.window.stride, interval, size, self.border)[::stride]
             for interval, size in zip((rows, columns), x.shape[2:], strict=True)
         )
         with _unrounded(x.device):

@@ -17,7 +17,7 @@ AXES = (0, 2, 3)
 """Over which a channel is normalised."""
 
 
-class SharedBatchNorm(nn.BatchNorm2d):
+class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch norm that in training mode normalises over the batches of all processes of the default group.
 
     In evaluation mode (frozen statistics too), and where there is one process, it is `nn.BatchNorm2d`. All processes
@@ -50,11 +50,11 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return normalised
 
 
-def share_batchnorm(net: nn.Module) -> None:
-    """Turn every plain `nn.BatchNorm2d` into a `SharedBatchNorm`, in place: they stay the same objects."""
+def sync_batchnorm(net: nn.Module) -> None:
+    """Turn every plain `nn.BatchNorm2d` into a `SyncedBatchNorm`, in place: they stay the same objects."""
     for module in net.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SharedBatchNorm
+            module.__class__ = SyncedBatchNorm
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

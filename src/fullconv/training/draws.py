@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fullconv.errors import OptionError
 
 Draw = tuple[int, int]
-"""(epoch, index of the sample); no two draws of a run are equal."""
+"""(epoch, or with replacement the draw's number; index of the sample): no two draws of a run are equal."""
 
 USES = ("order", "augmentation", "loss", "dropout", "replacement", "grid")
 """Of random numbers; each has streams of its own, by its position here."""

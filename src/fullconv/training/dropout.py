@@ -98,6 +98,11 @@ class DropoutKeys:
         for layer in self.layers:
             layer.draws, layer.calls = draws, 0
 
+    def keep_uncompiled(self) -> None:
+        """Masks are drawn by numpy, which torch.compile would trace."""
+        for layer in self.layers:
+            layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign, no-untyped-call]
+
 
 def key_dropout(net: nn.Module, seed: int) -> DropoutKeys:
     """Turn every plain `nn.Dropout` with p > 0 into a `KeyedDropout`, in place.

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -14,12 +13,12 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fullconv.errors import TrainingError
+from fullconv.errors import TrainingError, printable
 from fullconv.inference.batches import sent, to_tensor
 from fullconv.nets import FCN
 from fullconv.nets.precision import learning
 from fullconv.training import processes
-from fullconv.training.batchnorm import share_batchnorm
+from fullconv.training.batchnorm import sync_batchnorm
 from fullconv.training.draws import generator
 from fullconv.training.dropout import key_dropout
 from fullconv.training.loading import Batch
@@ -67,18 +66,18 @@ class Learner:
         recipe, device = options.recipe, accelerator.device
         self.net = net.to(device)
         self.dropout = key_dropout(self.net, options.seed)
+        if options.compile:
+            self.dropout.keep_uncompiled()
         if processes.count() > 1:
-            share_batchnorm(self.net)
+            sync_batchnorm(self.net)
         self.optimizer = make_optimizer(self.net, recipe)
         self.losses: dict[str, TaskLoss] = {}
         self.factors = {task: float(recipe.task_weights.get(task, 1.0)) for task in pixels}
         for task, counts in pixels.items():
             weights = class_weights(counts.tolist(), recipe.weights_of(task))
             tensor = None if weights is None else torch.tensor(weights, device=device)
-            self.losses[task] = TaskLoss(recipe.loss_options(), tensor, recipe.loss_share / recipe.loss_step**2)
-        self.model: nn.Module = accelerator.prepare(GridScores(self.net))
-        if options.compile:
-            self.model = cast(nn.Module, torch.compile(self.model))
+            self.losses[task] = TaskLoss(recipe.loss_options(), tensor, recipe.loss_share / recipe.loss_stride**2)
+        self.model: nn.Module = accelerator.prepare(GridScores(self.net, options.compile))
         training_mode(self.net)
 
     @property
@@ -124,33 +123,31 @@ class Learner:
             group["lr"] = recipe.lr * group["factor"] * factor
         # For what a user's own layers may draw: a function of the step too.
         torch.manual_seed(int(generator("dropout", step, processes.rank(), seed=self.options.seed).integers(1 << 63)))
-        grids = [self._grid(part, step) for part in parts]
-        targets = [self._targets(part, grid) for part, grid in zip(parts, grids, strict=True)]
+        grid = Grid.drawn(step, recipe.loss_stride, self.options.seed)
+        targets = [self._targets(part, grid) for part in parts]
         amounts = self._amounts(targets)
-        found: dict[str, Tensor] = {}
-        for index, (part, grid, target) in enumerate(zip(parts, grids, targets, strict=True)):
+        found: list[dict[str, Tensor]] = []
+        for index, (part, target) in enumerate(zip(parts, targets, strict=True)):
             last = index == len(parts) - 1
             with nullcontext() if last or not several else self.accelerator.no_sync(self.model):
                 by_task = self._forward(part, grid)
                 values = {t: self.losses[t](by_task[t], target[t], amounts[t]) for t in self.losses}
                 total = torch.stack([self.factors[t] * self.losses[t].total(v) for t, v in values.items()]).sum()
                 # Gradients are averaged over the processes, and the loss is a sum over them.
-                self.accelerator.backward(total * processes.count() if several else total)
-            for task, value in values.items():
-                found[task] = found.get(task, 0) + value.detach().double()
-        loss = self._step_loss(found, amounts)
-        names = ", ".join([name for part in parts for name in part.names][:10])
-        self._require_finite(loss.total, "loss", step, names)
+                torch.autograd.backward(total * processes.count() if several else total)
+            found.append({task: value.detach().double() for task, value in values.items()})
+        loss = self._step_loss({task: torch.stack([each[task] for each in found]).sum(0) for task in values}, amounts)
+        if not math.isfinite(loss.total):
+            finite = [all(value.isfinite().all() for value in each.values()) for each in found]
+            guilty = [part for part, well in zip(parts, finite, strict=True) if not well]
+            raise self._not_finite("loss", loss.total, step, guilty)
         if recipe.clip:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip)
-            self._require_finite(float(norm), "gradient", step, names)
+            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip))
+            if not math.isfinite(norm):
+                raise self._not_finite("gradient", norm, step, parts)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
-
-    def _grid(self, part: Batch, step: int) -> Grid:
-        size = next(iter(part.masks.values()))[0].shape
-        return Grid.drawn(step, self.options.recipe.loss_step, size, self.options.seed)
 
     def _targets(self, part: Batch, grid: Grid) -> dict[str, Tensor]:
         device = self.accelerator.device
@@ -199,9 +196,12 @@ class Learner:
         if not all(tensor.isfinite().all().item() for tensor in tensors):
             raise NotFiniteError(f"weights or averages are infinite or no numbers after step {step}; {self._remedy()}")
 
-    def _require_finite(self, value: float, what: str, step: int, names: str) -> None:
-        if not math.isfinite(value):
-            raise NotFiniteError(f"the {what} is {value} at step {step} (images {names}); {self._remedy()}")
+    def _not_finite(self, what: str, value: float, step: int, parts: Sequence[Batch]) -> NotFiniteError:
+        """With the images of these parts; of several processes with those of the first that has any."""
+        names = processes.first_text(", ".join(printable(name) for part in parts for name in part.names) or None)
+        return NotFiniteError(
+            f"the {what} is {value} at step {step}{f' (images {names})' if names else ''}; {self._remedy()}"
+        )
 
     def _remedy(self) -> str:
         return f"lower the learning rate ({self.options.recipe.lr:g}) with --lr and start a new run"

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
-from accelerate import Accelerator
 
 from fullconv.errors import TrainingError
 from fullconv.inference.batches import ahead
 from fullconv.inference.evaluate import Evaluation, evaluate_net
 from fullconv.metrics import Scores
 from fullconv.training import processes
+from fullconv.training.context import Run, Trained
 from fullconv.training.draws import Batches, Share
 from fullconv.training.learner import Learner, NotFiniteError, StepLoss
 from fullconv.training.loading import Loader
-from fullconv.training.options import RunOptions
-from fullconv.training.progress import Listener, Tick
-from fullconv.training.run import RunFolder
+from fullconv.training.progress import Tick
 from fullconv.training.schedule import Length, rate
-from fullconv.training.splits import Splits, class_notes
+from fullconv.training.splits import class_notes
 from fullconv.training.start import make_net
-from fullconv.training.state import Place, load_state, save_state
+from fullconv.training.state import Place, forget_later, load_state, save_state
 from fullconv.training.summary import Summary, write_summary
 from fullconv.training.trackers import Trackers
-from fullconv.weights.donor import Donor
 from fullconv.weights.modelfile import ModelFile, write_model
 
 STATE_SECONDS = 60.0
@@ -52,51 +43,6 @@ REPORT_SECONDS = 5.0
 
 FAILED = "failed"
 """Folder in the run's of the state in which a loss was not finite."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run came to.
-
-    Attributes:
-        path: the run folder.
-        model: its best model file.
-        scores: of that model on val; None if it was stopped before the first evaluation.
-        steps: done.
-        seconds: spent.
-        stopped: by Ctrl-C, before its end.
-        warnings: what its user should know at once, a line each: states that were damaged.
-    """
-
-    path: Path
-    model: Path
-    scores: Scores | None
-    steps: int
-    seconds: float
-    stopped: bool
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a trainer works with.
-
-    Attributes:
-        start: when the run's clock began (time.monotonic).
-        command: as typed.
-        donors: of the first weights.
-        record: more for run.yaml, beside the options.
-    """
-
-    folder: RunFolder
-    splits: Splits
-    options: RunOptions
-    accelerator: Accelerator
-    tell: Listener
-    start: float
-    command: str
-    donors: list[Donor]
-    record: dict[str, object]
 
 
 class Trainer:
@@ -123,7 +69,7 @@ class Trainer:
         net, self.notes = make_net(
             run.options.net, run.options.seed, run.options.init, run.donors, train.dataset.labels
         )
-        self.notes += class_notes(run.splits)
+        self.notes += [*class_notes(run.splits), *run.notes]
         run.donors.clear()  # half a gigabyte, for some
         self.learner = Learner(net, run.options, train.pixels, run.accelerator)
         self.folder.add_columns(self.learner.columns)
@@ -133,6 +79,8 @@ class Trainer:
             self.notes += notes
             self.warnings = tuple(notes)
             self._require_one_place()
+            if self.is_main:
+                forget_later(run.folder.state, self.place.step)
             run.folder.restore_rows(self.place.step)
             self.best_iu = run.folder.best_mean_iu()
         self.finished = self.place.progress >= 1
@@ -155,11 +103,23 @@ class Trainer:
         return processes.is_main()
 
     def run(self) -> Trained:
-        """Train to the end, or until `stop` is set."""
+        """Train to the end, or until `stop` is set.
+
+        Raises:
+            OptionError: another process trains in the folder.
+            TrainingError: as `train`.
+        """
+        processes.agreed(self.folder.hold if self.is_main else lambda: None)
+        try:
+            return self._run()
+        finally:
+            self.folder.release()
+
+    def _run(self) -> Trained:
         if self.is_main:
-            if not self.folder.options.exists():  # so that a run is never without a state to go on from
-                self._save_state()
-            self.folder.write_options({**self.options.to_yaml(), **self.context.record})
+            if not self.folder.options.exists():
+                self._save_state()  # first, so that a run is never without a state to go on from
+                self.folder.write_options({**self.options.to_yaml(), **self.context.record})
             self.trackers = Trackers(self.folder.path, self.options, self.place.step)
         if not self.finished:
             self._train()
@@ -188,7 +148,10 @@ class Trainer:
                 began = time.monotonic()
                 parts = next(loading)
                 self.spent["waiting for data"] += time.monotonic() - began
+                began = time.monotonic()
                 self._note(self.learner.step(parts, self.place.step, self._rate()))
+                if options.compile and "compiling" not in self.spent:
+                    self.spent["compiling"] = time.monotonic() - began
                 self._advance()
                 self._tell()
                 due = 1 > self.place.progress >= max(self.place.next_evaluation, 1 / EVALUATIONS)
@@ -230,6 +193,7 @@ class Trainer:
         self.place.reach(self.length.progress(self.place.step, elapsed, self.place.reserve))
 
     def _finish(self) -> Trained:
+        finished = self.place.progress >= 1
         scores = self.best.scores if self.best else None
         if self.is_main:
             if self.best_iu < 0 or not self.folder.best.exists():  # stopped before the first evaluation
@@ -241,22 +205,33 @@ class Trainer:
                 self.notes,
                 self.best,
                 self.elapsed,
-                self.context.command,
+                str(self.context.record.get("command", "")),
                 self._facts(),
             )
             scores = write_summary(summary, lambda done: self.context.tell(Tick("report", done)))
         if self.trackers is not None:
             self.trackers.finish()
+        # Asked for while the rest was done, too, and in any process: stages that follow do not begin.
+        (asked,) = processes.total([float(self.asked)], self.accelerator.device)
         return Trained(
-            self.folder.path, self.folder.best, scores, self.place.step, self.elapsed, self.stop, self.warnings
+            self.folder.path,
+            self.folder.best,
+            scores,
+            self.place.step,
+            self.elapsed,
+            self.stop or asked > 0,
+            finished,
+            self.warnings,
         )
 
     def _facts(self) -> dict[str, str]:
-        facts = {name: f"{100 * seconds / max(self.elapsed, 1e-9):.1f} %" for name, seconds in self.spent.items()}
+        own = self.elapsed - self.before  # of this session, if the run was resumed
+        facts = {name: f"{100 * seconds / max(own, 1e-9):.1f} %" for name, seconds in self.spent.items()}
         if processes.count() > 1:
             facts["processes"] = str(processes.count())
         if self.accelerator.device.type == "cuda":
-            facts["TF32"] = "yes" if torch.backends.cudnn.allow_tf32 else "no"
+            facts["TF32 in float32 convolutions"] = "yes" if torch.backends.cudnn.allow_tf32 else "no"
+            facts["peak GPU memory"] = f"{torch.cuda.max_memory_allocated(self.accelerator.device) / 2**30:.2f} GiB"
         return facts
 
     def _evaluate(self) -> None:
@@ -289,7 +264,9 @@ class Trainer:
         spent, saving = processes.total(own, self.accelerator.device)
         if self.length.seconds is not None:
             # The end needs an evaluation, files and pictures; all evaluations together may take a tenth of the time.
-            self.place.reserve = max(self.place.reserve, 1.2 * (spent + saving) + REPORT_SECONDS)
+            # A best model of before a resume is scored once more for its report, by one process alone.
+            again = processes.count() * spent if self.best is None else 0.0
+            self.place.reserve = max(self.place.reserve, 1.2 * (spent + saving) + again + REPORT_SECONDS)
             pause = max(pause, 10 * spent / self.length.seconds)
             if self.place.progress + pause + 2 * spent / self.length.seconds > 1:  # the one at the end comes as soon
                 pause = 1 - self.place.progress
@@ -348,25 +325,3 @@ class Trainer:
             left = (1 - progress) / max(progress, 1e-9) * self.elapsed
         loss = sum(self.recent) / len(self.recent)
         self.context.tell(Tick("train", progress, loss, self.speed, left, self.last_iu))
-
-
-@contextmanager
-def interruptible(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM, as schedulers send it) ends the run after its step, with model and report; a
-    second Ctrl-C at once. (Launchers send SIGTERM after a Ctrl-C.)"""
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if trainer.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        trainer.asked = True
-        trainer.stop = processes.count() == 1  # several agree on it after their next step
-
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield
-        return
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

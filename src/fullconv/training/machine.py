@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ from typing import Any
 import accelerate
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fullconv
 from fullconv.errors import OptionError
 from fullconv.nets import FCN, NetOptions
+from fullconv.nets.fcn import Named
 from fullconv.nets.precision import learning
+from fullconv.training.sampling import Grid, GridScores
 
 MOST_THREADS = 1024
 
@@ -50,13 +51,14 @@ def local_processes() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take, a container's bound included."""
+    """Bytes that this process may still take: its share among those of the run, a container's bound included."""
     free = int(psutil.virtual_memory().available)
     try:
-        bound = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")
-        return min(free, int(bound))
+        bound, taken = (int(Path(f"/sys/fs/cgroup/memory.{what}").read_text("ascii")) for what in ("max", "current"))
+        free = min(free, max(0, bound - taken))
     except (OSError, ValueError):  # no container, or one without bound ("max")
-        return free
+        pass
+    return free // local_processes()
 
 
 def chosen_threads(threads: int | None, local_processes: int = 1) -> int:
@@ -116,9 +118,15 @@ class Trial:
 
 
 def fitting_batch(
-    net: NetOptions, size: tuple[int, int], precision: str, device: torch.device, least: int, most: int = LARGEST_TRIAL
+    net: NetOptions,
+    size: tuple[int, int],
+    precision: str,
+    device: torch.device,
+    least: int,
+    most: int = LARGEST_TRIAL,
+    stride: int = 1,
 ) -> tuple[int, int]:
-    """Images a step, and the parts they go through the net in, by trial of real steps.
+    """Images a step, and the parts they go through the net in, by trial of forward and backward passes.
 
     A recipe's batch is what it learns well with, so it is the least: where it does not fit into memory it goes in parts
     of as many images as do. Where it fits, twice as many are taken as long as they fit and bring a tenth more images a
@@ -129,6 +137,7 @@ def fitting_batch(
         precision: "float32" or "bfloat16".
         least: the recipe's batch.
         most: images, at most.
+        stride: of the loss in pixels.
 
     Returns:
         Batch and parts.
@@ -137,7 +146,8 @@ def fitting_batch(
         OptionError: not even one image fits.
     """
     with torch.random.fork_rng():
-        model = FCN(net).to(device).train()
+        model = GridScores(FCN(net).to(device).train())
+    grid = Grid(stride=stride)
     budget = SHARE * (free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0])
     trials: list[Trial] = []
 
@@ -149,7 +159,7 @@ def fitting_batch(
             if many.bytes + (batch - many.batch) * (many.bytes - few.bytes) / (many.batch - few.batch) > budget:
                 return False
         try:
-            trials.append(_trial(model, net, batch, size, precision, device))
+            trials.append(_trial(model, net, grid, batch, size, precision, device))
         except torch.OutOfMemoryError:
             return False
         except ValueError as error:  # batch norm over the one value that a small image leaves
@@ -185,16 +195,22 @@ def _rate(trial: Trial) -> float:
 
 
 def _trial(
-    model: FCN, net: NetOptions, batch: int, size: tuple[int, int], precision: str, device: torch.device
+    model: GridScores,
+    net: NetOptions,
+    grid: Grid,
+    batch: int,
+    size: tuple[int, int],
+    precision: str,
+    device: torch.device,
 ) -> Trial:
-    """One step that does not count, for what is made at the first, and the fastest of two."""
+    """One pass that does not count, for what is made at the first, and the fastest of two."""
     images = {name: torch.full((batch, i.channels, *size), 127.0, device=device) for name, i in net.inputs.items()}
     seconds, held = [], 0
     for _ in range(3):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         began = time.monotonic()
-        held = _step(model, images, precision, device)
+        held = _pass(model, images, grid, precision, device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
             held = torch.cuda.max_memory_allocated(device)
@@ -202,7 +218,7 @@ def _trial(
     return Trial(batch, min(seconds[1:]), held)
 
 
-def _step(model: nn.Module, images: Mapping[str, Tensor], precision: str, device: torch.device) -> int:
+def _pass(model: GridScores, images: Named, grid: Grid, precision: str, device: torch.device) -> int:
     """Forward and backward; the bytes held in between, and those of weights, gradients and the optimiser's averages."""
     held: dict[int, int] = {}
 
@@ -213,9 +229,8 @@ def _step(model: nn.Module, images: Mapping[str, Tensor], precision: str, device
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         with learning(device, precision):
-            scores = model(images)
-        by_task = scores.values() if isinstance(scores, dict) else [scores]
-        total = torch.stack([each.float().square().mean() for each in by_task]).sum()
+            scores = model(images, grid)
+        total = torch.stack([each.float().square().mean() for each in scores.values()]).sum()
     torch.autograd.backward(total)
     model.zero_grad()
     weights = sum(p.numel() * p.element_size() for p in model.parameters())

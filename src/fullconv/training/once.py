@@ -12,14 +12,23 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 
-from fullconv.errors import OptionError
+from fullconv.errors import OptionError, one_line
 from fullconv.inference.evaluate import require_fit
 from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
 from fullconv.training import processes
+from fullconv.training.context import Run, Trained
 from fullconv.training.draws import Share
-from fullconv.training.loop import Run, Trained, Trainer, interruptible
-from fullconv.training.machine import chosen_threads, chosen_workers, fitting_batch, local_processes, surroundings
+from fullconv.training.interrupt import interruptible
+from fullconv.training.loop import Trainer
+from fullconv.training.machine import (
+    LARGEST_TRIAL,
+    chosen_threads,
+    chosen_workers,
+    fitting_batch,
+    local_processes,
+    surroundings,
+)
 from fullconv.training.options import Asked, RunOptions, choose_recipe, resolve_options
 from fullconv.training.progress import Listener, Tick
 from fullconv.training.run import RunFolder
@@ -66,27 +75,37 @@ def train_once(call: Call, base: RunOptions | None = None, resume: bool = False)
     Raises:
         FullconvError: as `train`; where one of several processes has to raise it, all do.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())  # unless told, it leaves processes on CPUs alone
+    accelerator = _accelerator()
     with torch.random.fork_rng(), processes.watched():
         out = Path(processes.text_of_main(str(call.out or free_folder(call, base))))
         opened = processes.agreed(lambda: _open(call, out, base, resume))
         options = opened.before or _resolved(call.asked, opened, base, accelerator.device)
-        record = {"fingerprint": opened.splits.fingerprint(), "command": call.command, **call.record, **surroundings()}
-        run = Run(
-            opened.folder,
-            opened.splits,
-            options,
-            accelerator,
-            call.tell,
-            call.start,
-            call.command,
-            opened.donors,
-            record,
-        )
         with _threads(options.threads):
+            now = {"fingerprint": opened.splits.fingerprint(), "command": call.command, **surroundings()}
+            run = Run(
+                opened.folder,
+                opened.splits,
+                options,
+                accelerator,
+                call.tell,
+                call.start,
+                opened.donors,
+                opened.saved or {**now, **call.record},
+                _changes(opened.saved, now),
+            )
             trainer = Trainer(run, resume)
             with interruptible(trainer):
                 return trainer.run()
+
+
+def _accelerator() -> Accelerator:
+    """Unless told, it leaves processes on CPUs alone, and takes a precision of its launcher's beside ours."""
+    try:
+        return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    except ValueError as error:
+        raise OptionError(
+            f"accelerate was set up otherwise in this process ({one_line(error)}); train in one of its own"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,7 @@ class _Opened:
         net: fitted to the data; None where a run goes on.
         donors: of its first weights.
         before: the options of the run that goes on.
+        saved: its run.yaml.
     """
 
     folder: RunFolder
@@ -108,6 +128,16 @@ class _Opened:
     net: NetOptions | None
     donors: list[Donor]
     before: RunOptions | None = None
+    saved: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was when a run began that goes on: versions and machine, which its bits depend on."""
+    return [
+        f"begun with {name} {saved[name]}, gone on with {value}"
+        for name, value in now.items()
+        if name != "command" and name in saved and saved[name] != value
+    ]
 
 
 def free_folder(call: Call, base: RunOptions | None) -> Path:
@@ -141,7 +171,7 @@ def _open(call: Call, out: Path, base: RunOptions | None, resume: bool) -> _Open
         require_fit(before.net, splits.train.dataset)
         if saved.get("fingerprint") != splits.fingerprint():
             raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
-        return _Opened(folder, str(known.data if known else data), splits, None, [], before)
+        return _Opened(folder, str(known.data if known else data), splits, None, [], before, saved)
     chosen = choose_net(net, splits.train.dataset, asked.net_options, splits.train.moments)
     init = asked.init if asked.init is not None else base.init if base else ()
     donors = read_donors(chosen, init)
@@ -151,6 +181,8 @@ def _open(call: Call, out: Path, base: RunOptions | None, resume: bool) -> _Open
 def _resolved(asked: Asked, opened: _Opened, base: RunOptions | None, device: torch.device) -> RunOptions:
     """The options of a new run."""
     automatic = asked.overrides.get("batch") == AUTO
+    if automatic and "accumulate" in asked.overrides:
+        raise OptionError("batch auto chooses the parts too; leave out accumulate")
     given = {key: value for key, value in asked.overrides.items() if not (automatic and key == "batch")}
     options = processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device))
     if not automatic:
@@ -158,7 +190,11 @@ def _resolved(asked: Asked, opened: _Opened, base: RunOptions | None, device: to
     size = _size(options, opened.splits)
     with _threads(options.threads):
         least = -(-options.recipe.batch // processes.count())
-        found = processes.agreed(lambda: fitting_batch(options.net, size, options.precision, device, least))
+        most = max(least, min(LARGEST_TRIAL, len(opened.splits.train.dataset) // 4 // processes.count()))
+        stride = options.recipe.loss_stride
+        found = processes.agreed(
+            lambda: fitting_batch(options.net, size, options.precision, device, least, most, stride)
+        )
     batch, parts = map(int, processes.text_of_main(f"{found[0]} {found[1]}").split())
     given["batch"] = batch * processes.count()
     given["accumulate"] = parts * processes.count() if parts > 1 else 1
@@ -176,7 +212,7 @@ def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: tor
         asked,
         (name, recipe),
         precision=resolve(asked.precision or (base.precision if base else "auto"), device),
-        threads=chosen_threads(asked.threads or (base.threads if base else None), local),
+        threads=chosen_threads(asked.threads if base is None or asked.threads is not None else base.threads, local),
         workers=chosen_workers(asked.workers, device, local),
         base=base,
     )
@@ -185,6 +221,9 @@ def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: tor
     together = least if recipe.accumulate > 1 else recipe.batch  # batch norm goes over all processes
     smallest = recipe.augmentation.crop or min(opened.splits.train.sizes, key=max)
     require_trainable(options.net, together, smallest)
+    side = min(recipe.augmentation.crop or map(min, opened.splits.train.sizes))
+    if recipe.loss_stride > side:
+        raise OptionError(f"loss_stride {recipe.loss_stride}; expected at most {side}, the shortest side of an image")
     return options
 
 

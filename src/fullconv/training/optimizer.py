@@ -46,8 +46,8 @@ def _shorter(weight: Tensor) -> int:
 
 
 def training_mode(net: nn.Module) -> None:
-    """Training mode, but for batch norm that does not learn: its statistics are fixed with its weights."""
+    """Training mode, but for batch norm whose weights are kept from learning: its statistics are fixed with them."""
     net.train()
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.requires_grad:
             module.eval()

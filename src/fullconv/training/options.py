@@ -18,6 +18,13 @@ TRACKERS = {"wandb": "wandb", "mlflow": "mlflow"}
 """Of accelerate's, beside TensorBoard: name -> the package it needs."""
 
 
+_TYPES: dict[str, tuple[Any, str]] = {
+    "data": (str, "a text"), "name": (str, "a text"), "precision": (str, "a text"), "seed": (int, "a whole number"),
+    "steps": (int, "a whole number"), "minutes": (int | float, "a number"), "threads": (int, "a whole number"),
+    "workers": (int, "a whole number"), "compile": (bool, "true or false"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Every resolved option of a run; with the data and the versions it determines the result.
@@ -67,6 +74,7 @@ class RunOptions:
         try:
             made = ("net", "recipe", "init", "splits", "trackers")
             own = {key: value[key] for key in cls.__dataclass_fields__ if key not in made and key in value}
+            _require_types(own)
             train, val = value.get("splits", SPLITS)
             return cls(
                 net=NetOptions.from_json(value["net"]),
@@ -202,6 +210,15 @@ def resolve_options(
         compile=_first(asked.compile, base.compile if base else False),
         trackers=_first(asked.trackers, base.trackers if base else ()),
     )
+
+
+def _require_types(options: Mapping[str, Any]) -> None:
+    """Raise OptionError unless the values of a file that anyone may have written are of their types."""
+    for name, (kind, what) in _TYPES.items():
+        value = options.get(name)
+        right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if name in options and not (right or (value is None and name in ("steps", "minutes"))):
+            raise OptionError(f"{name} {value!r} in run.yaml; expected {what}")
 
 
 T = TypeVar("T")

@@ -75,6 +75,16 @@ def text_of_main(text: str) -> str:
     return _text_of(text, 0)
 
 
+def first_text(text: str | None) -> str | None:
+    """The text of the first process that has one, in every process."""
+    if not several_processes():
+        return text
+    first = torch.tensor(count() if text is None else rank(), device=_device())
+    distributed.all_reduce(first, distributed.ReduceOp.MIN)
+    source = int(first)
+    return None if source == count() else _text_of(text or "", source)
+
+
 def agree(message: str | None) -> None:
     """Go on only if no process has a problem, so that none is left waiting for one that stopped.
 
@@ -84,16 +94,10 @@ def agree(message: str | None) -> None:
     Raises:
         TrainingError: in every process, with the first problem and whose it is.
     """
-    if not several_processes():
-        if message is not None:
-            raise TrainingError(message)
-        return
-    first = torch.tensor(count() if message is None else rank(), device=_device())
-    distributed.all_reduce(first, distributed.ReduceOp.MIN)
-    source = int(first)
-    if source < count():
-        own = f"process {rank() + 1} of {count()} ({socket.gethostname()}): {message}"
-        raise TrainingError(_text_of(own, source))
+    if message is not None and several_processes():
+        message = f"process {rank() + 1} of {count()} ({socket.gethostname()}): {message}"
+    if (found := first_text(message)) is not None:
+        raise TrainingError(found)
 
 
 def agreed(work: Callable[[], Result]) -> Result:

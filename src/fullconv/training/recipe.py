@@ -37,7 +37,7 @@ class Recipe:
         class_weights: "none", "sqrt", "median", "inverse", a factor a class, or one of these by task.
         task_weights: factors on the losses of several tasks; 1 where none is given.
         loss_share: p, 0.001..1: each coarse cell counts in the loss with this probability (see `sampling`).
-        loss_step: every so many rows and columns of pixels, from a start drawn anew each step, count in the loss:
+        loss_stride: every so many rows and columns of pixels, from a start drawn anew each step, count in the loss:
             neighbours say much the same (see `sampling`).
         batch: images a step, over all processes.
         accumulate: parts that a step's images are cut into, one after the other: less memory, the same gradient.
@@ -67,7 +67,7 @@ class Recipe:
     class_weights: ClassWeights | Mapping[str, ClassWeights] = "sqrt"
     task_weights: Mapping[str, float] = field(default_factory=dict)
     loss_share: float = 1.0
-    loss_step: int = 1
+    loss_stride: int = 1
     batch: int = 8
     accumulate: int = 1
     order: str = "epochs"
@@ -89,14 +89,14 @@ class Recipe:
                 raise unknown_name(kind, name, choices)
         if not isinstance(self.fixed, bool):
             raise OptionError(f"fixed {self.fixed!r}; expected true or false")
-        for name in ("batch", "steps", "accumulate", "loss_step"):
+        for name in ("batch", "steps", "accumulate", "loss_stride"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise OptionError(f"{name} {value!r}; expected a whole number")
         for name, low, high in (
             ("lr", 0, 100), ("momentum", 0, 1), ("weight_decay", 0, 100), ("bias_lr", 0, 100), ("head_lr", 0, 1e4),
-            ("stage_lr", 0, 100), ("warmup", 0, 1), ("loss_share", 0.001, 1), ("loss_step", 1, 64), ("batch", 1, 65536),
-            ("accumulate", 1, 65536), ("steps", 1, 10**9), ("epochs", 0, 10**9), ("clip", 0, 1e9),
+            ("stage_lr", 0, 100), ("warmup", 0, 1), ("loss_share", 0.001, 1), ("loss_stride", 1, 64),
+            ("batch", 1, 65536), ("accumulate", 1, 65536), ("steps", 1, 10**9), ("epochs", 0, 10**9), ("clip", 0, 1e9),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise OptionError(f"{name} {getattr(self, name)}; expected {low}..{high}")

@@ -170,7 +170,7 @@ def _for_data(recipe: Recipe, sizes: Sequence[tuple[int, int]], overrides: Mappi
         augmentation = Augmentation(flip=True)
         shown, step = typical, 1
     most = max(2, min(BATCH_PIXELS // (shown[0] * shown[1]), LARGEST_BATCH, len(sizes) // 4))
-    return replace(recipe, augmentation=augmentation, batch=most, loss_step=step)
+    return replace(recipe, augmentation=augmentation, batch=most, loss_stride=step)
 
 
 def _multiple(size: int, of: int = 32) -> int:

@@ -13,6 +13,11 @@ from typing import Any
 
 import yaml
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from fullconv.data.text import read_yaml
 from fullconv.errors import DataError, OptionError, TrainingError, printable
 from fullconv.files import atomic
@@ -59,9 +64,7 @@ class RunFolder:
                 f"{self.path} holds no run to resume; name the folder of one with --out, or drop --resume"
             )
         if not resume and self.options.exists():
-            raise OptionError(
-                f"{self.path} holds a run already; add --resume to go on with it, or choose another --out"
-            )
+            raise self._taken()
         # Nothing is made before the first file is written: data that cannot be used must leave no trace.
         nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
@@ -70,10 +73,40 @@ class RunFolder:
         self._metrics, self._classes = _Table(self.metrics, COLUMNS), _Table(self.class_iu, ("step",))
         self.rows, self.columns, self.class_rows = self._metrics.rows, self._metrics.columns, self._classes.rows
         self.class_names: Mapping[str, Sequence[str]] = {}
+        self._resume, self._held = resume, -1
+
+    def hold(self) -> None:
+        """Make the folder this process's alone, until `release` or its end.
+
+        Raises:
+            OptionError: another process trains there, or has begun a run since this one looked.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if fcntl is not None:
+            self._held = os.open(self.path, os.O_RDONLY)
+            try:
+                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self.release()
+                raise OptionError(f"another process trains in {self.path}; choose another --out") from error
+            except OSError:  # a file system without locks
+                self.release()
+        if not self._resume and self.options.exists():
+            self.release()
+            raise self._taken()
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+
+    def _taken(self) -> OptionError:
+        return OptionError(f"{self.path} holds a run already; add --resume to go on with it, or choose another --out")
 
     @classmethod
     def free(cls, parent: str | Path, name: str) -> Path:
-        """``parent/name``, or the first of ``parent/name-2``, ... that holds no run."""
+        """``parent/name``, or the first of ``parent/name-2``, ... that is not there yet."""
         number, path = 1, Path(parent) / name
         while path.exists():
             number += 1

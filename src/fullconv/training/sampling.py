@@ -31,45 +31,50 @@ from fullconv.training.draws import Draw, generator
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels whose scores are computed: every `step`-th row and column from a start on.
+    """The pixels whose scores are computed: every `stride`-th row and column from a start on.
 
     Images that go through the net together share it, so that their scores are one tensor.
 
     Attributes:
-        start: (row, column), each 0..step - 1.
-        step: 1 for all pixels.
+        start: (row, column), each 0..stride - 1.
+        stride: 1 for all pixels; no image has a shorter side.
     """
 
     start: tuple[int, int] = (0, 0)
-    step: int = 1
+    stride: int = 1
 
     @classmethod
-    def drawn(cls, place: int, step: int, size: Sequence[int], seed: int) -> Grid:
-        """For images of (H, W) in the training step at a place; a pure function of its arguments."""
-        if step == 1:
+    def drawn(cls, step: int, stride: int, seed: int) -> Grid:
+        """For a training step; a pure function of its arguments."""
+        if stride == 1:
             return cls()
-        row, column = generator("grid", place, seed=seed).integers(0, [min(step, side) for side in size]).tolist()
-        return cls((row, column), step)
+        row, column = generator("grid", step, seed=seed).integers(0, stride, 2).tolist()
+        return cls((row, column), stride)
 
     def of(self, target: Tensor) -> Tensor:
         """(N, H, W) -> its part on the grid."""
-        return target[:, self.start[0] :: self.step, self.start[1] :: self.step]
+        return target[:, self.start[0] :: self.stride, self.start[1] :: self.stride]
 
 
 class GridScores(nn.Module):
-    """A net's scores on a grid, by task: what is trained. Its parameters are the net's."""
+    """A net's scores on a grid, by task: what is trained. Its parameters are the net's.
 
-    def __init__(self, net: FCN) -> None:
+    Args:
+        compiled: the net is compiled by torch.compile, up to its coarse scores: grids would be one by one.
+    """
+
+    def __init__(self, net: FCN, compiled: bool = False) -> None:
         super().__init__()
         self.net = net
+        self.coarse = torch.compile(net.coarse) if compiled else net.coarse
 
     def forward(self, images: Named, grid: Grid) -> dict[str, Tensor]:
         """(N, C, H, W) by input -> (N, K, rows, columns) by task."""
         return {
             task: coarse.upsample()
-            if grid.step == 1
-            else coarse.head.grid(coarse.scores, coarse.size, grid.start, grid.step)
-            for task, coarse in self.net.coarse(images).items()
+            if grid.stride == 1
+            else coarse.head.grid(coarse.scores, coarse.size, grid.start, grid.stride)
+            for task, coarse in self.coarse(images).items()
         }
 
 

@@ -20,7 +20,7 @@ import torch
 from fullconv.data.text import brief, read_yaml
 from fullconv.errors import OptionError, printable, unknown_name
 from fullconv.nets import FCN, NETS, build
-from fullconv.training.loop import Trained
+from fullconv.training.context import Trained
 from fullconv.training.once import NET, Call, free_folder, train_once
 from fullconv.training.options import Asked, RunOptions
 from fullconv.training.recipes import SOLVERS
@@ -127,6 +127,8 @@ def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path
     if saved is not None and length == (None, None, None):
         minutes = saved.minutes
     plan = Plan(tuple(stages or (saved.strides if saved else ())), named, minutes)
+    named = plan.name(len(plan.strides) - 1)
+    plan = replace(plan, net=named)
     if (first := plan.name(0)) is not None and first not in NETS:
         raise unknown_name("net for the first stage,", first, NETS)
     repeated = base.net if base is not None and asked.net is None else None
@@ -185,13 +187,14 @@ def _train(call: Call, plan: Plan, index: int, base: RunOptions | None = None, r
     out = cast(Path, call.out)
     folder = plan.folder(out, index)
     done = train_once(replace(call, out=folder, record={KEY: plan.to_yaml()}), base, resume)
-    if done.stopped or index == len(plan.strides) - 1:
-        return replace(done, path=out)
+    last = index == len(plan.strides) - 1
+    if done.stopped or last:
+        return replace(done, path=out, finished=done.finished and last)
     options = RunFolder(folder, resume=True).read_options()
     first = plan.first or {key: value for key, value in options.items() if key != KEY}
     plan = replace(plan, first=first)
     following = plan.options(RunOptions.from_yaml(first), index + 1, done.model)
-    again = Asked(threads=following.threads, workers=following.workers)  # which a run does not take from another
+    again = Asked(threads=following.threads, workers=following.workers)  # workers a run does not take from another
     call = replace(call, asked=again, start=time.monotonic())
     return _train(call, plan, index + 1, following)
 

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from fullconv.errors import ModelFileError, TrainingError, one_line, printable, shape_text
 from fullconv.files import atomic, sync_folder
-from fullconv.weights.modelfile import TYPES
+from fullconv.weights.modelfile import TYPES, separate
 
 KEPT = 2
 """States that are kept."""
@@ -123,9 +123,7 @@ def save_state(folder: Path, net: nn.Module, optimizer: Optimizer, place: Place)
 
 
 def load_state(folder: Path, net: nn.Module, optimizer: Optimizer) -> tuple[Place, list[str]]:
-    """Read the newest whole state into net and optimiser.
-
-    Args:
+    """Read the newest whole state into net and optimiser, both made as they were for the run.
 
     Returns:
         Where the run stands, and notes about damaged states that were passed over.
@@ -151,6 +149,14 @@ def load_state(folder: Path, net: nn.Module, optimizer: Optimizer) -> tuple[Plac
         f"{shown} does not exist or holds no state: the run stopped before its first state; "
         f"delete {printable(folder.parent)} and start it anew"
     )
+
+
+def forget_later(folder: Path, step: int) -> None:
+    """Delete the states after the one that a run goes on from: they are damaged, and would be kept as good ones."""
+    for path in _states(folder):
+        if _step(path) > step:
+            with suppress(OSError):  # it will be passed over again
+                path.unlink()
 
 
 def _states(folder: Path) -> list[Path]:
@@ -180,19 +186,13 @@ def _problem(path: Path) -> str | None:
 
 
 def _tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What a state holds, by name, on the CPU; tensors that share memory each for itself, as safetensors wants it."""
+    """What a state holds, by name, on the CPU."""
     named = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     for index, (parameter, slots) in enumerate(_parameters(optimizer)):
         for slot in slots:
             if (value := optimizer.state.get(parameter, {}).get(slot)) is not None:
                 named[f"optimizer.{index}.{slot}"] = value
-    taken: set[int] = set()
-    for name, tensor in named.items():
-        plain = tensor.detach().cpu().contiguous()
-        place = plain.untyped_storage().data_ptr()
-        named[name] = plain.clone() if place in taken else plain
-        taken.add(place)
-    return named
+    return separate(named)
 
 
 def _parameters(optimizer: Optimizer) -> list[tuple[Tensor, tuple[str, ...]]]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fullconv.data.check import Checked
 from fullconv.data.sample import Array, Sample
+from fullconv.data.text import dotted
 from fullconv.files import atomic
 from fullconv.inference.batches import coarse_scores
 from fullconv.inference.evaluate import Evaluation, evaluate_net
@@ -95,7 +96,7 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
         Report(
             title=folder.path.resolve().name,
             command=run.command,
-            options=_flat(run.options.to_yaml()),
+            options=dotted(run.options.to_yaml()),
             facts=_facts(run),
             labels=labels,
             scores=scores or matrix.scores(),
@@ -179,17 +180,6 @@ def _peak_memory() -> str:
         return "n/a"
     unit = 1 if sys.platform == "darwin" else 1024
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
-
-
-def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested options as one level of dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -24,13 +24,12 @@ class Trackers:
     Args:
         folder: of the run.
         options: of the run; `trackers` names those beside TensorBoard.
-        step: that the run goes on from: later events, of a process that was killed, are not shown.
+        step: that the run begins or goes on from: later events, of a process that was killed, are not shown.
     """
 
     def __init__(self, folder: Path, options: RunOptions, step: int) -> None:
-        resumed = {"purge_step": step + 1} if step else {}
         others = [LOGGER_TYPE_TO_CLASS[name](PROJECT, **_named(name, folder)) for name in options.trackers]
-        self.trackers: list[GeneralTracker] = [TensorBoardTracker(EVENTS, str(folder), **resumed), *others]
+        self.trackers: list[GeneralTracker] = [TensorBoardTracker(EVENTS, str(folder), purge_step=step + 1), *others]
         for tracker in self.trackers:
             tracker.start()
         for tracker in others:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fullconv.errors import OptionError
 from fullconv.nets import NetOptions
-from fullconv.training.loop import Trained
+from fullconv.training.context import Trained
 from fullconv.training.once import Call
 from fullconv.training.options import Asked
 from fullconv.training.progress import Listener

@@ -90,15 +90,20 @@ def write_model(path: str | Path, model: ModelFile) -> None:
 
 def write_file(path: str | Path, header: str, module: nn.Module) -> None:
     """Write a header and a module's weights, atomically; weights that share memory are written each for itself."""
+    with atomic(path) as temporary:
+        save_file(separate(module.state_dict()), temporary, metadata={KEY: header})
+
+
+def separate(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, contiguous; those that share memory each for itself, as safetensors wants it."""
     tensors: dict[str, Tensor] = {}
     taken: set[int] = set()
-    for name, weight in module.state_dict().items():
-        tensor = weight.detach().cpu().contiguous()
+    for name, each in named.items():
+        tensor = each.detach().cpu().contiguous()
         place = tensor.untyped_storage().data_ptr()
         tensors[name] = tensor.clone() if place in taken else tensor
         taken.add(place)
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: header})
+    return tensors
 
 
 def read_model(path: str | Path) -> ModelFile:
