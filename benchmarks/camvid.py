@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from measure import about
 
 NET = "fcn4s-slim"
 
@@ -37,8 +40,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args, more = parser.parse_known_args()
-    print("| seed | minutes | images/s | mean IU | of the last weights | pixel accuracy | mean accuracy | f.w. IU |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(about())
+    print("| seed | minutes | peak GiB | images/s | mean IU | of the last weights | pixel acc. | mean acc. | f.w. IU |")
+    print("|---|---|---|---|---|---|---|---|---|")
     ius, lasts = [], []
     with TemporaryDirectory() as folder:
         for seed in args.seeds:
@@ -49,6 +53,7 @@ def main() -> None:
                 "--seed", str(seed), "--out", out, *more,
             )  # fmt: skip
             minutes = (time.monotonic() - start) / 60
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest so far; KiB on Linux
             scores, last = (
                 fullconv("evaluate", str(Path(out) / name), "--data", args.data, "--split", "val")
                 for name in ("best.safetensors", "last.safetensors")
@@ -58,7 +63,7 @@ def main() -> None:
             ius.append(scores["mean_iu"])
             lasts.append(last["mean_iu"])
             print(
-                f"| {seed} | {minutes:.2f} | {statistics.median(r for r in rates if r):.1f} | "
+                f"| {seed} | {minutes:.2f} | {peak:.2f} | {statistics.median(r for r in rates if r):.1f} | "
                 f"{scores['mean_iu']:.4f} | {last['mean_iu']:.4f} | {scores['pixel_accuracy']:.4f} | "
                 f"{scores['mean_accuracy']:.4f} | {scores['fw_iu']:.4f} |",
                 flush=True,

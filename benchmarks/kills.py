@@ -33,6 +33,7 @@ from safetensors.torch import load_file
 from fullconv.labels import LabelSet
 from fullconv.nets import build
 from fullconv.weights.modelfile import ModelFile, write_model
+from measure import about
 
 CHILD = """
 import os, sys
@@ -218,7 +219,7 @@ def main() -> None:
     with TemporaryDirectory() as place:
         folder = Path(place)
         data = make_data(folder / "data")
-        print(f"torch {torch.__version__}\n{'run':24s}  equal  killed -> went on from step")
+        print(f"{about()}\n{'run':24s}  equal  killed -> went on from step")
         while (done := sum(len(outcome.kills) for outcome in outcomes)) < arguments.kills:
             number = len(outcomes)
             kills = min(arguments.each, arguments.kills - done)

@@ -9,6 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
+from fullconv.training.machine import cores
+
 ROOT = Path(__file__).resolve().parents[1]
 
 Action = Callable[[], object]
@@ -32,6 +36,12 @@ def peak() -> float:
     if status.exists():  # on Linux, where `ru_maxrss` starts at what the parent held
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / (1 << 10)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def about(threads: int | None = None) -> str:
+    """What was measured, and with what: the first line of every result."""
+    shown = f"{cores()} threads" if threads is None else f"{threads} threads"
+    return f"commit {commit()}, torch {torch.__version__}, {shown}"
 
 
 def commit() -> str:

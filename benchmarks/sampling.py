@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
+from measure import about
+
 SHARES = (1.0, 0.5, 0.25)
 
 
@@ -95,6 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args, more = parser.parse_known_args()
     curves: dict[float, list[list[Point]]] = {share: [] for share in SHARES}
+    print(about())
     print(header("seed", "cells", "seconds", "ms a step", "loss", "mean IU"))
     with TemporaryDirectory() as folder:
         for seed in args.seeds:

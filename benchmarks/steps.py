@@ -5,8 +5,8 @@
 FCN-8s VGG16 (pad 100, 21 classes, 480x360, one and four images a step; SGD with momentum) and slim nets (11
 classes, eight crops of 288; AdamW). The plain loop has the same layers as PyTorch makes them by default: float32,
 NCHW in memory, dense deconvolutions, cross-entropy of full-size scores. Ours is `Learner.step` as `fullconv train`
-runs it, in float32 and, where the processor has it, bfloat16, with the loss on all pixels and on every second row and
-column.
+runs it, in float32 and, where the processor has it, bfloat16; slim nets also with the loss on every second row and
+column, and with Muon too, as `scratch` trains them.
 The variants of one net take turns within one run, since machines drift.
 """
 
@@ -32,7 +32,7 @@ from fullconv.training.loading import Batch
 from fullconv.training.options import RunOptions
 from fullconv.training.recipe import Recipe
 from fullconv.training.recipes import HEAVY
-from measure import Action, commit, take_turns
+from measure import Action, about, take_turns
 
 CPU = torch.device("cpu")
 
@@ -97,9 +97,9 @@ def variants(name: str, images: int) -> dict[str, Action]:
     else:
         found["plain"] = plain(PlainSlim(build(name, classes)), lambda p: torch.optim.AdamW(p, 1e-5), batch)
     for precision in ("float32", *(["bfloat16"] if has_bfloat16(CPU) else [])):
-        for step in (1,) if vgg else (1, 2):
-            chosen = replace(recipe, loss_stride=step, lr=1e-10)
-            shown = f"fullconv {precision}" + (", every 2nd row and column" if step > 1 else "")
+        for optimizer, stride in (("sgd", 1),) if vgg else (("adamw", 1), ("adamw", 2), ("muon", 2)):
+            chosen = replace(recipe, optimizer=optimizer, loss_stride=stride, lr=1e-10)
+            shown = f"fullconv {precision}, {optimizer}" + (", every 2nd row and column" if stride > 1 else "")
             found[shown] = ours(build(name, classes, padding=padding), chosen, precision, batch)
     return found
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"commit {commit()}, torch {torch.__version__}, {args.threads} threads, {args.runs} runs in turns")
+    print(f"{about(args.threads)}, {args.runs} runs in turns")
     print("| net, images a step | variant | median s | spread | images/s | times plain |")
     print("|---|---|---|---|---|---|")
     for name, images in (("fcn8s-vgg16", 1), ("fcn8s-vgg16", 4), ("fcn8s-slim", 8), ("fcn4s-slim", 8)):
