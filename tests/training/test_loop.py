@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import html
 import math
 import re
@@ -616,8 +615,14 @@ def test_the_precision_is_ours_and_not_the_launchers(tmp_path: Path, monkeypatch
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of what it does itself
 def test_a_compiled_net_learns_the_same_and_says_what_it_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced by torch.compile, whose code generator needs a compiler that a machine may not have."""
-    compiled = functools.partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr(torch, "compile", compiled)
+    compiled: list[Callable[..., object]] = []
+    true_compile = torch.compile
+
+    def traced(function: Callable[..., object]) -> object:
+        compiled.append(function)
+        return true_compile(function, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
     for name, more in (("plain", {}), ("compiled", {"compile": True})):
         fit(tmp_path / name, 3, loss_stride=2, lr=0.02, net_options={**SMALL, "dropout": 0.5}, **more)
     expected, found = ([row["loss"] for row in rows(tmp_path / name)] for name in ("plain", "compiled"))
@@ -625,6 +630,7 @@ def test_a_compiled_net_learns_the_same_and_says_what_it_cost(tmp_path: Path, mo
     assert [float(v) for v in found if v] == pytest.approx([float(v) for v in expected if v], rel=1e-4)
     costs = [Page((tmp_path / name / "report.html").read_text("utf-8")).text for name in ("plain", "compiled")]
     assert ["compiling" in text for text in costs] == [False, True]
+    assert [function.__name__ for function in compiled] == ["coarse"]
 
 
 @pytest.mark.parametrize("found", [(10, 1), (12, 3)])
@@ -690,6 +696,7 @@ def test_a_damaged_state_is_passed_over_and_told(tmp_path: Path, monkeypatch: py
         fit(tmp_path / "parts", 8, lr=0.02, listener=die_after(6))
     newest = max((tmp_path / "parts" / "state").iterdir())
     newest.write_bytes(newest.read_bytes()[:-1])
+    monkeypatch.setattr("fullconv.training.loop.STATE_SECONDS", 60.0)
     again = fit(tmp_path / "parts", None, resume=True)
     (warning,) = again.warnings
     assert warning == f"{newest.name} is damaged (its digest differs: cut short, or changed); went on from step 4"
@@ -697,7 +704,8 @@ def test_a_damaged_state_is_passed_over_and_told(tmp_path: Path, monkeypatch: py
     assert measured(tmp_path / "parts") == measured(tmp_path / "whole")
     expected, found = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "parts"))
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    assert not newest.exists(), "it would be kept as the last but one"
+    kept_steps = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "parts" / "state").iterdir())
+    assert kept_steps == [4, 8], "and not the damaged one as the last but one"
 
 
 def test_the_ius_of_the_classes_are_those_of_the_scores(learned: Trained) -> None:

@@ -86,7 +86,12 @@ press = after(4, lambda: signal.raise_signal(signal.SIGINT)) if rank == 1 else N
 stopped = train(data, out=folder / "stopped", listener=press, **EXACT)
 found["stopped"] = [stopped.steps, stopped.stopped]
 found["again"] = train(data, out=folder / "stopped", resume=True).steps
-train(data, out=folder / "parts", accumulate=4, **PARTS)
+def late(tick):
+    if tick.phase == "report" and not found.setdefault("pressed", 0):  # in the main process alone
+        found["pressed"] = 1
+        signal.raise_signal(signal.SIGINT)
+done = train(data, out=folder / "parts", accumulate=4, listener=late, **PARTS)
+found["late"] = [done.stopped, done.finished]
 found["too small"] = refused(out=folder / "small", **EXACT | {"batch": 1})
 found["uneven"] = refused(out=folder / "uneven", accumulate=3, **PARTS)
 found["no data"] = refused(files, out=folder / "none", **EXACT | {"splits": ("train", "val" if rank == 0 else "valid")})
@@ -262,6 +267,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(runs: Runs) -> None:
     for said in runs.said(runs.two):
         assert said["stopped"] == [5, True], "what one is asked, all agree on after the next step"
         assert said["again"] == STEPS
+        assert said["late"] == [True, True], "all know of it, so that no other stage begins"
     require_equal(runs.folder / "two" / "stopped", runs.folder / "two" / "whole")
 
 

@@ -101,6 +101,13 @@ def test_of_a_fixed_net_the_score_layers_alone_learn(name: str) -> None:
     assert {key for key, parameter in net.named_parameters() if parameter.requires_grad} == scores
 
 
+def test_batch_norm_without_weights_learns_its_statistics() -> None:
+    """As in a trunk of one's own."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False)).eval()
+    training_mode(net)
+    assert all(module.training for module in net.modules())
+
+
 def test_batch_norm_that_does_not_learn_keeps_its_statistics() -> None:
     net = made("batch norm").eval()
     make_optimizer(net, Recipe())

@@ -374,6 +374,7 @@ def test_the_default_net_and_folder(
         (done.path / "32s", "fcn32s-slim"), (done.path, None),
     ]  # fmt: skip
     assert calls[1][1] is not None
+    assert [call.record["stages"]["net"] for call, _, _ in calls] == ["fcn16s-slim"] * 2, "that of the last stage"
     assert calls[1][1].net.stride == 16
 
 
