@@ -242,7 +242,7 @@ def test_a_broken_file_is_named_before_the_first_step(
         (["--batch", "0"], "batch 0; expected 1..65536"),
         (["--loss-share", "0"], "loss_share 0.0; expected 0.001..1"),
         (["--batch", "1"], "leaves batch norm one value"),
-        (["--crop", "0"], "crop '0x0'; expected HxW in pixels"),
+        (["--crop", "0"], "crop (0, 0); expected (H, W) of at least 1 x 1"),
         (["--crop", "16x"], "crop '16x'; expected HxW in pixels"),
         (["--seed", "-3"], "seed -3; expected 0 or"),
         (["--resume"], "a resumed run keeps its options; leave out net"),

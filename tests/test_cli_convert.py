@@ -137,7 +137,8 @@ def test_what_cannot_work_exits_2(run: Run, released: Path, tmp_path: Path) -> N
 def test_usage(run: Run, missing: str, args: list[str]) -> None:
     result = run("convert", *args)
     assert (result.code, result.out) == (2, "")
-    assert "Usage" in result.err
+    assert result.err.endswith("; see fullconv convert --help\n")
+    assert result.err.count("\n") == 1
     assert missing in result.err
 
 

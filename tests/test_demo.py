@@ -26,7 +26,7 @@ def test_it_trains_scores_labels_and_reports(tmp_path: Path, monkeypatch: pytest
     assert time.monotonic() - start < 30, "a real clock: loosely, on a loaded machine"
     assert result.trained.steps > 0
     assert result.trained.path == tmp_path / "run"
-    assert {tick.phase for tick in ticks} == {"check", "train", "evaluate", "report"}
+    assert {tick.phase for tick in ticks} == {"check", "begin", "train", "evaluate", "report"}
 
     assert result.images == 12
     assert result.labels.names == ("background", "ring", "scratch", "local zone", "circle")

@@ -77,7 +77,8 @@ def read_run(folder: Path, name: str) -> ComparedRun:
     rows = _read_metrics(folder / "metrics.csv")
     scores, iu, notes = _read_scores(folder, name, rows)
     options = {key: value for key, value in saved.items() if key not in _NO_OPTIONS}
-    steps = max((int(row["step"]) for row in rows), default=None)
+    done = _steps_done(folder / "last.safetensors")  # at which it was stopped; the last line may be of before
+    steps = max([int(row["step"]) for row in rows] + ([] if done is None else [done]), default=None)
     seconds = max((row["seconds"] for row in rows if "seconds" in row), default=None)
     rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
     unfinished = _unfinished(name, options, steps or 0, seconds or 0.0, (folder / "report.html").is_file())
@@ -95,6 +96,14 @@ def read_run(folder: Path, name: str) -> ComparedRun:
         not unfinished,
         (*unfinished, *notes),
     )
+
+
+def _steps_done(model: Path) -> int | None:
+    """Those that a model had been trained for."""
+    if not model.is_file():
+        return None
+    value = read_header(model).get("training", {}).get("steps_done")
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
 
 
 def _unfinished(name: str, options: Mapping[str, Any], steps: int, seconds: float, report: bool) -> list[str]:

@@ -135,12 +135,15 @@ class TestClassIU:
         rows = self.rows(classes)
         axes = drawn(charts.class_iu_png, rows).axes[0]
         names = [f"class {k}" for k in reversed(range(classes))]
-        assert [line.get_xydata().tolist() for line in axes.lines] == [
+        assert [line.get_xydata().tolist() for line in axes.lines[::2]] == [
             [[row["step"], row[name]] for row in rows] for name in names
         ]
+        keys = axes.lines[1::2]  # beside the names, each in the style of its curve
+        assert [key.get_linestyle() for key in keys] == [line.get_linestyle() for line in axes.lines[::2]]
+        assert [set(key.get_ydata()) for key in keys] == [{text.xy[1]} for text in axes.texts]
         assert [text.split("  ")[0] for text in texts(axes)] == names
         assert texts(axes)[0].split("  ")[1] == f"{100 * classes / (classes + 1):.1f}"
-        assert [text.get_color() for text in axes.texts] == [line.get_color() for line in axes.lines]
+        assert [text.get_color() for text in axes.texts] == [line.get_color() for line in axes.lines[::2]]
 
     @pytest.mark.parametrize("classes", [13, 150])
     def test_many_classes_are_a_heat_map_with_the_hard_ones_below(

@@ -23,6 +23,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -39,12 +40,14 @@ from fullconv.training.draws import Batches
 from fullconv.training.learner import Learner, StepLoss
 from fullconv.training.loop import Trainer
 from fullconv.training.losses import TaskLoss
+from fullconv.training.machine import cores
 from fullconv.training.options import RunOptions
 from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES
 from fullconv.training.run import RunFolder
 from fullconv.training.sampling import kept
 from fullconv.training.train import train
+from fullconv.weights import modelfile
 from fullconv.weights.modelfile import ModelFile, read_header, read_model, write_model
 from inmemory import LABELS, InMemory, one, some
 from makers import make_folder
@@ -245,7 +248,7 @@ def test_metrics_follow_the_schedule(learned: Trained) -> None:
 def test_listeners_hear_every_phase(tmp_path: Path) -> None:
     ticks: list[Tick] = []
     fit(tmp_path / "r", steps=4, listener=ticks.append)
-    assert list(dict.fromkeys(tick.phase for tick in ticks)) == ["check", "train", "evaluate", "report"]
+    assert list(dict.fromkeys(tick.phase for tick in ticks)) == ["check", "begin", "train", "evaluate", "report"]
     trained = [tick for tick in ticks if tick.phase == "train"]
     assert [tick.done for tick in trained] == [0.25, 0.5, 0.75, 1]
     assert all(tick.loss is not None and tick.loss > 0 for tick in trained)
@@ -579,6 +582,85 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     fit(tmp_path / "s", 1)
     with pytest.raises(OptionError, match="s holds a run already; add --resume to go on with it, or choose another"):
         late.hold()
+
+
+def test_a_name_that_nobody_chose_is_given_to_one_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that begin at once find the same name free."""
+    monkeypatch.chdir(tmp_path)
+    first = RunFolder("runs/arrays-fcn1s-slim")
+    free = RunFolder.free
+
+    def late(parent: str, name: str) -> Path:
+        path = free(parent, name)
+        if first._held is None:  # another process is a moment earlier
+            first.hold()
+        return path
+
+    monkeypatch.setattr(RunFolder, "free", late)
+    done = train((some("train", 4), some("val", 2)), NET, steps=1, net_options=SMALL, threads=1)
+    assert done.path == Path("runs/arrays-fcn1s-slim-2")
+    assert not (first.path / "run.yaml").exists()
+    first.release()
+
+
+def test_a_run_tells_what_it_is(tmp_path: Path) -> None:
+    texts: list[str] = []
+
+    def listen(tick: Tick) -> None:
+        if tick.text:
+            texts.append(tick.text)
+        if tick.step == 2 and len(texts) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    fit(tmp_path / "r", 5, listener=listen, batch=4, accumulate=2)
+    fit(tmp_path / "r", None, resume=True, listener=listen)
+    fit(tmp_path / "r", None, resume=True, listener=listen)
+    fit(tmp_path / "s", None, minutes=0.02, listener=listen, recipe="finetune", threads=1024)
+    what = "arrays: 4 train and 2 val images; 1s on slim1, same padding; recipe "
+    how = f"scratch, 5 steps of 4 images a step in 2 parts; float32, 1 threads; {tmp_path / 'r'}"
+    assert [text.splitlines()[0] for text in texts[:3]] == [what + how] * 3
+    assert [text.splitlines()[1:2] for text in texts[:3]] == [
+        [], ["going on from step 2, 40 % of the run"], ["this run is finished: nothing is left to do but its report"]
+    ]  # fmt: skip
+    first, *notes = texts[3].splitlines()
+    assert first.startswith(f"{what}finetune, 0.02 minutes of ")
+    assert notes == [
+        "note: the recipe finetune is for first weights, and there are none: give them with --init",
+        f"note: 1024 threads on {cores()} processors wait for each other; fewer are faster",
+    ]
+
+
+@pytest.mark.parametrize("after", ["run.yaml", "best.safetensors", "report.html"])
+def test_a_full_disk_ends_a_run_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """Whatever cannot be written, and however it is: safetensors has an error of its own."""
+    states = {"run.yaml": "no state was saved before: free some space and start the run anew"}
+    there = "the state of step 0 is intact: free some space and go on with --resume"
+
+    def fail(_: object, path: Path, *__: object) -> None:
+        if after.partition(".")[0] in str(path):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        true_save(_, path, *__)
+
+    def full(true_write: Callable[..., int]) -> Callable[..., int]:
+        def write(path: Path, *args: Any, **options: Any) -> int:
+            if after.partition(".")[0] in path.name:
+                raise OSError(28, "No space left on device", str(path))
+            return true_write(path, *args, **options)
+
+        return write
+
+    true_save = modelfile.save_file
+    monkeypatch.setattr(modelfile, "save_file", fail)
+    monkeypatch.setattr(Path, "write_text", full(Path.write_text))
+    monkeypatch.setattr(Path, "write_bytes", full(Path.write_bytes))
+    with pytest.raises(TrainingError) as caught:
+        fit(tmp_path / "r", 2)
+    expected = f"{tmp_path / 'r'}: cannot be written (No space left on device); {states.get(after, there)}"
+    if after == "report.html":
+        expected = expected.replace("state of step 0 is", "states of steps 0 and 2 are")
+    assert str(caught.value) == expected
+    monkeypatch.undo()
+    assert fit(tmp_path / "r", *([2] if after == "run.yaml" else [None]), resume=after != "run.yaml").steps == 2
 
 
 def test_a_resumed_run_keeps_its_command_and_tells_what_has_changed(tmp_path: Path) -> None:

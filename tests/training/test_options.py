@@ -62,9 +62,9 @@ def test_only_a_name_of_the_table_is_the_nets_name() -> None:
         ({"steps": 5, "epochs": 1.0}, "^minutes, epochs and steps are three ways to give one length; choose one$"),
         ({"minutes": 5.0, "epochs": 1.0}, "choose one"),
         ({"minutes": 5.0, "steps": 1}, "choose one"),
-        ({"epochs": 0.0}, "^0.0 epochs; expected a number above 0$"),
-        ({"epochs": float("nan")}, "nan epochs; expected a number above 0"),
-        ({"epochs": float("inf")}, "inf epochs; expected a number above 0"),
+        ({"epochs": 0.0}, "^0.0 epochs; expected a finite number above 0$"),
+        ({"epochs": float("nan")}, "nan epochs; expected a finite number above 0"),
+        ({"epochs": float("inf")}, "inf epochs; expected a finite number above 0"),
         ({"seed": -1}, "seed -1; expected 0 or a positive number"),
         ({"seed": 1 << 63}, "seed 9223372036854775808; expected 0"),
         ({"trackers": ("tensorboard",)}, r"unknown tracker 'tensorboard'\. Choices: mlflow, wandb"),
@@ -306,7 +306,7 @@ def test_runs_of_older_versions_can_be_gone_on_with() -> None:
 def test_run_yaml_of_another_kind_is_refused(change: dict[str, object]) -> None:
     value = {**yaml.safe_load(BEFORE), **change}
     value = {key: v for key, v in value.items() if v is not ...}
-    with pytest.raises(OptionError, match="^run.yaml is incomplete or of another version .*; start a new run$"):
+    with pytest.raises(OptionError, match="^run.yaml holds no run, or one of another version .*; start a new one$"):
         RunOptions.from_yaml(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 from pathlib import Path
@@ -185,17 +184,7 @@ def test_a_death_ends_all(tmp_path: Path, victim: int, busy: int, signal: str) -
     seconds = time.time() - float((tmp_path / "since").read_text())
     assert seconds < 20
     assert ended[victim].code == -9  # where it was stopped, by the test
-    waiting = 3 - victim - busy
-    silent = (
-        f"fullconv: process {victim + 1} of 3 on {socket.gethostname()} has been silent for 3 s; "
-        "this process ends: go on with --resume when all are back\n"
-    )
-    assert (ended[busy].code, ended[busy].err) == (1, silent)
-    # The one that waits hears it from Gloo where a connection closes before it has missed the silent one itself.
-    assert ended[waiting].code == 1
-    if signal == "SIGKILL" or ended[waiting].err != silent:
-        assert re.fullmatch(
-            r"fullconv\.errors\.TrainingError: another process of this run ended "
-            r"\((Connection closed by peer|Read error) [^()]+\); go on with --resume when all are back",
-            ended[waiting].err.splitlines()[-1],
-        )
+    lost = f"fullconv: process {victim + 1} of 3 on {socket.gethostname()} "
+    why = "has ended" if signal == "SIGKILL" else "has been silent for 3 s"
+    expected = (1, f"{lost}{why}; this process ends: go on with --resume when all are back\n")
+    assert [(each.code, each.err) for rank, each in enumerate(ended) if rank != victim] == [expected] * 2

@@ -247,7 +247,7 @@ def test_parts_follow_the_batch_unless_they_are_given(
         ("scrach", {}, r"unknown recipe 'scrach'; did you mean 'scratch'\? Choices: accumulated, alexnet, atonce, fi"),
         ("scratch", {"lrr": 1}, "unknown training option 'lrr'; did you mean 'lr'"),
         ("scratch", {"loss_share": 0}, r"loss_share 0; expected 0.001\.\.1"),
-        ("scratch", {"crop": "ab"}, "a training option is of a wrong type"),
+        ("scratch", {"crop": "ab"}, "crop .ab.; expected two whole numbers"),
         ("scratch", {"batch": "many"}, "batch 'many'; expected a whole number"),
         ("accumulated", {"accumulate": 21}, "21 parts of 20 images; expected at least an image a part"),
         ("heavy", {"accumulate": 2}, "2 parts of 1 images"),

@@ -224,7 +224,14 @@ def test_stages_lie_in_the_runs_folder_and_say_what_they_are(staged: Path) -> No
 def test_weights_are_handed_over_and_new_skips_are_zero(tmp_path: Path) -> None:
     """At a rate of 0 nothing but batch norm's statistics changes."""
     run = train(
-        TINY, NET, out=tmp_path / "run", stages=STAGES[:2], steps=1, lr=0.0, init=first_model(tmp_path), **SMALL
+        TINY,
+        "fcn16s-slim",
+        out=tmp_path / "run",
+        stages=STAGES[:2],
+        steps=1,
+        lr=0.0,
+        init=first_model(tmp_path),
+        **SMALL,
     )
     before = weights(tmp_path / "first")
     for name, stride in (("32s", 32), (".", 16)):
@@ -332,9 +339,10 @@ def test_a_folder_that_is_taken_is_left_alone(staged: Path, tmp_path: Path) -> N
             STAGES,
             "^unknown net for the first stage, 'voc-fcn32s-atonce'; did you mean 'voc-fcn8s",
         ),
-        (NET, (5, 3), "^unknown net for the first stage, 'fcn5s-slim'"),
-        (NET, (32, 7), "^trunk 'slim' has no features of stride 7; choose one of 32s, 16s, 8s, 4s, 2s$"),
-        (NET, (32, 16, 3), "has no features of stride 3"),
+        ("fcn4s-slim", (5, 4), "^unknown net for the first stage, 'fcn5s-slim'"),
+        (NET, (32, 7, 8), "expected two strides or more, coarsest first"),
+        (NET, (32, 20, 8), "^trunk 'slim' has no features of stride 20; choose one of 32s, 16s, 8s, 4s, 2s$"),
+        (NET, (32, 16), r"^the last of the stages \(32, 16\) is fcn16s-slim, not fcn8s-slim; change one of both$"),
     ],
 )
 def test_stages_that_cannot_be_are_named_before_the_first(
@@ -439,10 +447,10 @@ def test_a_single_run_is_repeated_too(tmp_path: Path) -> None:
         (None, DataError, "run.yaml: cannot be read"),
         ("- 1", OptionError, "run.yaml holds no options of a run; expected what a run folder's run.yaml holds$"),
         ("", OptionError, "holds no options of a run"),
-        ("path: data\nnames: [a, b]", OptionError, "run.yaml is incomplete or of another version .'recipe'|'net'"),
+        ("path: data\nnames: [a, b]", OptionError, "run.yaml holds no run, or one of another version .'recipe'|'net'"),
         ("a: [", DataError, "is not valid YAML"),
         ("stages: {net: 3}", OptionError, "run.yaml has stages that cannot be read"),
-        ("stages: {strides: [32, 16], first: 3}", OptionError, "incomplete or of another version"),
+        ("stages: {strides: [32, 16], first: 3}", OptionError, "holds no run, or one of another version"),
     ],
 )
 def test_what_is_no_run_cannot_be_repeated(

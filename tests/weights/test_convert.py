@@ -382,7 +382,7 @@ class TestFailures:
         convert(path, "voc-fcn32s", target, width=WIDTH)
         before, header = target.read_bytes(), read_header(target)
 
-        def fail(_: object, temporary: Path, **__: object) -> None:
+        def fail(_: object, temporary: Path, __: object) -> None:
             shutil.copy(path, temporary)
             raise OSError(28, "No space left on device")
 

@@ -58,17 +58,31 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     try:
-        app()  # it says itself what is wrong with options (code 2), and ends quietly at Ctrl-C (130)
+        sys.exit(app(standalone_mode=False) or 0)  # 130 at Ctrl-C
     except FullconvError as error:
         if debug:
             raise
         typer.echo(f"fullconv: {error}", err=True)
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except Exception as error:
+        if usage := _usage(error):
+            typer.echo(usage, err=True)
+            sys.exit(2)
         if debug:
             raise
         typer.echo(f"fullconv: {_one_line(error)}", err=True)
         sys.exit(1)
+
+
+def _usage(error: Exception) -> str | None:
+    """What is wrong with the words of the command, for an error of typer's (which has no public base); else None."""
+    if not hasattr(error, "format_message"):
+        return None
+    message = str(error.format_message())
+    if "\n" in message:  # no words at all: it is the help
+        return message
+    context = getattr(error, "ctx", None)
+    return f"fullconv: {message.rstrip('.')}; see {context.command_path if context else 'fullconv'} --help"
 
 
 def _one_line(error: Exception) -> str:

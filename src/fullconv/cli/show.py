@@ -48,10 +48,16 @@ def training_bar(bar: Progress, quiet: bool = False) -> Callable[[Tick], None]:
     terminal, start = bar.console.is_terminal, time.monotonic()
 
     def show(tick: Tick) -> None:
+        if tick.phase == "begin":
+            if not quiet:
+                bar.console.print(tick.text, markup=False, highlight=False, soft_wrap=True)
+            return
         if tick.phase == "train":
             left = tick.seconds_left or 0
             parts = [
+                "" if tick.step is None else f"step {tick.step}",
                 "" if tick.loss is None else f"loss {tick.loss:.4g}",
+                "" if tick.loss_per_pixel is None else f"({tick.loss_per_pixel:.4g} a pixel)",
                 "" if tick.images_per_s is None else f"{tick.images_per_s:.1f} images/s",
                 f"{left // 60:.0f}:{left % 60:02.0f} left",
                 "" if tick.mean_iu is None else f"mean IU {tick.mean_iu:.3f}",

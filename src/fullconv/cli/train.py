@@ -32,7 +32,9 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time for everything; it is used and kept.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps; without any length the recipe's, 4000 of scratch.")
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="scratch or, with --init, finetune; the paper's heavy, accumulated, alexnet, atonce, fixed."),
@@ -89,7 +91,7 @@ def train(
 
     flags = {
         "batch": None if batch is None else _plain(batch), "accumulate": accumulate,
-        "crop": None if crop is None else size_of(f"{crop}x{crop}" if crop.isdecimal() else crop, "crop"),
+        "crop": None if crop is None else _crop(crop),
         "lr": lr, "loss": loss, "reduction": reduction,
         "class_weights": None if class_weights is None else value_of(class_weights), "loss_share": loss_share,
         "optimizer": optimizer, "fixed": fixed or None,
@@ -99,7 +101,7 @@ def train(
         if name in {*flags, "steps", "epochs"}:
             raise OptionError(f"--set {name}; it has an option of its own: --{name.replace('_', '-')}")
         if name not in NAMES:
-            raise unknown_name("name for --set,", name, NAMES - set(flags))
+            raise unknown_name("name for --set,", name, NAMES - {*flags, "steps", "epochs"})
     net_options = {"padding": padding, "upsampling": upsampling}
     silent = os.environ.get("RANK", "0") != "0"  # of several processes the first one talks
     quiet = json_ or silent
@@ -115,9 +117,9 @@ def train(
         )  # fmt: skip
     if silent:
         return
-    for warning in trained.warnings:
-        typer.echo(f"fullconv: {warning}", err=True)
     if json_:
+        for warning in trained.warnings:  # which else are told when the run begins
+            typer.echo(f"fullconv: {warning}", err=True)
         print_json(_trained_json(trained))
         return
     if not trained.finished:
@@ -140,6 +142,11 @@ def value_of(text: str) -> Any:
     if all("=" in part for part in parts):
         return {name.strip(): _plain(value) for name, _, value in (part.partition("=") for part in parts)}
     return _plain(parts[0]) if len(parts) == 1 else tuple(map(_plain, parts))
+
+
+def _crop(text: str) -> tuple[int, int]:
+    """(H, W) of a side, or of HxW."""
+    return (int(text), int(text)) if text.isdecimal() and len(text) < 7 else size_of(text, "crop")
 
 
 def _plain(text: str) -> bool | int | float | str:

@@ -118,9 +118,10 @@ def class_iu_png(rows: Rows) -> bytes:
         steps, values = curves[name]
         style = line_style(list(curves).index(name))
         axes.plot(steps, values, **style, linewidth=1.6, marker=dots(values), markersize=3)
+        axes.plot([1.008, 1.034], [height] * 2, **style, linewidth=1.6, transform=axes.transAxes, clip_on=False)
         axes.annotate(
             f"{name}  {100 * last[name]:.1f}",
-            (1.01, height),
+            (1.042, height),
             xycoords="axes fraction",
             va="center",
             color=style["color"],

@@ -132,7 +132,7 @@ class Comparison:
 
     def _marked(self, values: Sequence[float | None]) -> list[tuple[float | None, bool]]:
         known = [value for value in values if value is not None]
-        marks = self.comparable and len(known) > 1
+        marks = self.comparable and len(set(known)) > 1  # where all are equal none is the best
         return [(value, marks and value == max(known)) for value in values]
 
     @property

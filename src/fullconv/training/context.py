@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
+from fullconv.errors import printable
 from fullconv.metrics import Scores
 from fullconv.training.options import RunOptions
 from fullconv.training.progress import Listener
 from fullconv.training.run import RunFolder
 from fullconv.training.splits import Splits
+from fullconv.training.state import Place
 from fullconv.weights.donor import Donor
 
 
@@ -40,6 +42,24 @@ class Trained:
     stopped: bool
     finished: bool
     warnings: tuple[str, ...] = ()
+
+
+def opening(run: Run, place: Place, notes: Sequence[str]) -> str:
+    """What is trained, on what, how and where, a line; then the notes."""
+    options, recipe = run.options, run.options.recipe
+    train, val = run.splits.train.dataset, run.splits.val.dataset
+    length = f"{options.minutes:g} minutes" if options.minutes is not None else f"{options.steps:,} steps"
+    parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    images = f"{options.data}: {len(train)} {train.split} and {len(val)} {val.split} images"
+    net = f"{options.net.stride}s on {options.net.trunk}, {options.net.padding} padding"
+    how = f"recipe {options.name}, {length} of {recipe.batch} images a step{parts}"
+    machine = f"{options.precision}, {options.threads} threads"
+    lines = [f"{images}; {net}; {how}; {machine}; {printable(run.folder.path)}"]
+    if place.progress >= 1:
+        lines.append("this run is finished: nothing is left to do but its report")
+    elif place.step:
+        lines.append(f"going on from step {place.step:,}, {100 * place.progress:.0f} % of the run")
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
 @dataclass(frozen=True)

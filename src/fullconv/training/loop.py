@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +15,7 @@ from fullconv.inference.batches import ahead
 from fullconv.inference.evaluate import Evaluation, evaluate_net
 from fullconv.metrics import Scores
 from fullconv.training import processes
-from fullconv.training.context import Run, Trained
+from fullconv.training.context import Run, Trained, opening
 from fullconv.training.draws import Batches, Share
 from fullconv.training.learner import Learner, NotFiniteError, StepLoss
 from fullconv.training.loading import Loader
@@ -21,7 +23,7 @@ from fullconv.training.progress import Tick
 from fullconv.training.schedule import Length, rate
 from fullconv.training.splits import class_notes
 from fullconv.training.start import make_net
-from fullconv.training.state import Place, forget_later, load_state, save_state
+from fullconv.training.state import Place, forget_later, load_state, save_state, unwritable
 from fullconv.training.summary import Summary, write_summary
 from fullconv.training.trackers import Trackers
 from fullconv.weights.modelfile import ModelFile, write_model
@@ -85,7 +87,7 @@ class Trainer:
             self.best_iu = run.folder.best_mean_iu()
         self.finished = self.place.progress >= 1
         self.before = self.place.seconds
-        self.recent: deque[float] = deque(maxlen=20)  # losses of the last steps, for the progress bar
+        self.recent: deque[StepLoss] = deque(maxlen=20)  # of the last steps, for the progress bar
         self.row_start, self.row_steps = time.monotonic(), 0  # of the steps since the last line
         self.speed: float | None = None
         self.last_iu: float | None = None
@@ -106,24 +108,31 @@ class Trainer:
         """Train to the end, or until `stop` is set.
 
         Raises:
-            OptionError: another process trains in the folder.
             TrainingError: as `train`.
         """
-        processes.agreed(self.folder.hold if self.is_main else lambda: None)
-        try:
-            return self._run()
-        finally:
-            self.folder.release()
-
-    def _run(self) -> Trained:
         if self.is_main:
-            if not self.folder.options.exists():
-                self._save_state()  # first, so that a run is never without a state to go on from
-                self.folder.write_options({**self.options.to_yaml(), **self.context.record})
-            self.trackers = Trackers(self.folder.path, self.options, self.place.step)
+            with self._writing():
+                self._begin()
         if not self.finished:
             self._train()
         return self._finish()
+
+    def _begin(self) -> None:
+        """Write the first files, and tell what is done."""
+        if not self.folder.options.exists():
+            # First, so that a run is never without a state to go on from.
+            save_state(self.folder.state, self.learner.net, self.learner.optimizer, self.place)
+            self.folder.write_options({**self.options.to_yaml(), **self.context.record})
+        self.trackers = Trackers(self.folder.path, self.options, self.place.step)
+        self.context.tell(Tick("begin", self.place.progress, text=opening(self.context, self.place, self.notes)))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What cannot be written ends the run, with a word on the states that are there."""
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self.folder.state, error, self.folder.options.exists()) from error
 
     def _require_one_place(self) -> None:
         """Of several processes all must have read one state."""
@@ -183,7 +192,7 @@ class Trainer:
         sums = place.loss_sums or [0.0] * len(loss.columns)
         place.loss_sums = [total + value for total, value in zip(sums, loss.columns.values(), strict=True)]
         self.row_steps += 1
-        self.recent.append(loss.total)
+        self.recent.append(loss)
 
     def _advance(self) -> None:
         """Go on with the main process's clock; where one was asked to stop, all do."""
@@ -208,7 +217,8 @@ class Trainer:
                 str(self.context.record.get("command", "")),
                 self._facts(),
             )
-            scores = write_summary(summary, lambda done: self.context.tell(Tick("report", done)))
+            with self._writing():
+                scores = write_summary(summary, lambda done: self.context.tell(Tick("report", done)))
         if self.trackers is not None:
             self.trackers.finish()
         # Asked for while the rest was done, too, and in any process: stages that follow do not begin.
@@ -289,14 +299,16 @@ class Trainer:
         epoch = self.place.step * self.options.recipe.batch / len(self.context.splits.train.dataset)
         self.folder.add({"step": self.place.step, "epoch": epoch, "seconds": self.elapsed, **values})
         if self.trackers is not None:
-            self.trackers.log(values, self.place.step)
+            with self._writing():
+                self.trackers.log(values, self.place.step)
 
     def _write_model(self, path: Path, scores: Scores | None) -> None:
         if not self.is_main:
             return
         record = {**self.options.to_yaml(), "steps_done": self.place.step, "seconds": round(self.elapsed, 1)}
         metrics = {} if scores is None else {"val": scores.to_json()}
-        write_model(path, ModelFile(self.learner.net, self.context.splits.train.dataset.labels, record, metrics))
+        with self._writing():
+            write_model(path, ModelFile(self.learner.net, self.context.splits.train.dataset.labels, record, metrics))
 
     def _save_state(self) -> None:
         if not self.is_main:
@@ -323,5 +335,8 @@ class Trainer:
             left = max(0.0, self.length.seconds - self.elapsed)
         else:
             left = (1 - progress) / max(progress, 1e-9) * self.elapsed
-        loss = sum(self.recent) / len(self.recent)
-        self.context.tell(Tick("train", progress, loss, self.speed, left, self.last_iu))
+        means = {c: sum(each.columns[c] for each in self.recent) / len(self.recent) for c in self.learner.columns}
+        per_pixel = means.get("loss_per_pixel")
+        self.context.tell(
+            Tick("train", progress, means["loss"], self.speed, left, self.last_iu, self.place.step, per_pixel)
+        )

@@ -25,6 +25,7 @@ from fullconv.training.machine import (
     LARGEST_TRIAL,
     chosen_threads,
     chosen_workers,
+    cores,
     fitting_batch,
     local_processes,
     surroundings,
@@ -80,10 +81,16 @@ def train_once(call: Call, base: RunOptions | None = None, resume: bool = False)
         out = Path(processes.text_of_main(str(call.out or free_folder(call, base))))
         opened = processes.agreed(lambda: _open(call, out, base, resume))
         options = opened.before or _resolved(call.asked, opened, base, accelerator.device)
-        with _threads(options.threads):
-            now = {"fingerprint": opened.splits.fingerprint(), "command": call.command, **surroundings()}
+        folder = _held(call, base, opened.folder)
+        with _released(folder), _threads(options.threads):
+            now = {
+                "fingerprint": opened.splits.fingerprint(),
+                "command": call.command,
+                "processes": processes.count(),
+                **surroundings(),
+            }
             run = Run(
-                opened.folder,
+                folder,
                 opened.splits,
                 options,
                 accelerator,
@@ -91,11 +98,40 @@ def train_once(call: Call, base: RunOptions | None = None, resume: bool = False)
                 call.start,
                 opened.donors,
                 opened.saved or {**now, **call.record},
-                _changes(opened.saved, now),
+                [*_changes(opened.saved, now), *_doubts(options)],
             )
             trainer = Trainer(run, resume)
             with interruptible(trainer):
                 return trainer.run()
+
+
+def _held(call: Call, base: RunOptions | None, found: RunFolder) -> RunFolder:
+    """The run's folder, held by the main process; where nobody chose its name, another run may have taken that."""
+
+    def hold() -> RunFolder:
+        folder = found
+        while processes.is_main():
+            try:
+                folder.hold()
+                break
+            except OptionError:
+                if call.out is not None:
+                    raise
+                folder = RunFolder(free_folder(call, base))
+        return folder
+
+    folder = processes.agreed(hold)
+    path = Path(processes.text_of_main(str(folder.path)))
+    return folder if path == folder.path else RunFolder(path)
+
+
+@contextmanager
+def _released(folder: RunFolder) -> Iterator[None]:
+    """Others may have it when this is done."""
+    try:
+        yield
+    finally:
+        folder.release()
 
 
 def _accelerator() -> Accelerator:
@@ -140,6 +176,16 @@ def _changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _doubts(options: RunOptions) -> list[str]:
+    """What is allowed, but hardly meant."""
+    doubts = []
+    if options.name != "scratch" and not options.init:
+        doubts.append(f"the recipe {options.name} is for first weights, and there are none: give them with --init")
+    if options.threads > cores():
+        doubts.append(f"{options.threads} threads on {cores()} processors wait for each other; fewer are faster")
+    return doubts
+
+
 def free_folder(call: Call, base: RunOptions | None) -> Path:
     """A run folder that is not there yet, by data and net."""
     net = call.asked.net or (base.net if base else NET)
@@ -180,7 +226,9 @@ def _open(call: Call, out: Path, base: RunOptions | None, resume: bool) -> _Open
 
 def _resolved(asked: Asked, opened: _Opened, base: RunOptions | None, device: torch.device) -> RunOptions:
     """The options of a new run."""
-    automatic = asked.overrides.get("batch") == AUTO
+    automatic = (batch := asked.overrides.get("batch")) == AUTO
+    if isinstance(batch, str) and not automatic:
+        raise OptionError(f"batch {batch!r}; expected a whole number, or {AUTO}")
     if automatic and "accumulate" in asked.overrides:
         raise OptionError("batch auto chooses the parts too; leave out accumulate")
     given = {key: value for key, value in asked.overrides.items() if not (automatic and key == "batch")}

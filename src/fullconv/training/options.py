@@ -65,8 +65,11 @@ class RunOptions:
         return asdict(self)
 
     @classmethod
-    def from_yaml(cls, value: Mapping[str, Any]) -> RunOptions:
+    def from_yaml(cls, value: Mapping[str, Any], file: str = "run.yaml") -> RunOptions:
         """Inverse of `to_yaml`; other keys are ignored, and one that older versions did not know takes its default.
+
+        Args:
+            file: the name of the one it was read from, for messages.
 
         Raises:
             OptionError: a key is missing or of a wrong type.
@@ -74,7 +77,7 @@ class RunOptions:
         try:
             made = ("net", "recipe", "init", "splits", "trackers")
             own = {key: value[key] for key in cls.__dataclass_fields__ if key not in made and key in value}
-            _require_types(own)
+            _require_types(own, file)
             train, val = value.get("splits", SPLITS)
             return cls(
                 net=NetOptions.from_json(value["net"]),
@@ -87,7 +90,7 @@ class RunOptions:
         except OptionError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise OptionError(f"run.yaml is incomplete or of another version ({error}); start a new run") from error
+            raise OptionError(f"{file} holds no run, or one of another version ({error}); start a new one") from error
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Asked:
         if sum(v is not None for v in (self.minutes, self.epochs, self.steps)) > 1:
             raise OptionError("minutes, epochs and steps are three ways to give one length; choose one")
         if self.epochs is not None and not 0 < self.epochs < inf:
-            raise OptionError(f"{self.epochs} epochs; expected a number above 0")
+            raise OptionError(f"{self.epochs} epochs; expected a finite number above 0")
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
             raise OptionError(f"seed {self.seed}; expected 0 or a positive number of at most 63 bits")
         for name in self.trackers or ():
@@ -212,13 +215,13 @@ def resolve_options(
     )
 
 
-def _require_types(options: Mapping[str, Any]) -> None:
+def _require_types(options: Mapping[str, Any], file: str) -> None:
     """Raise OptionError unless the values of a file that anyone may have written are of their types."""
     for name, (kind, what) in _TYPES.items():
         value = options.get(name)
         right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if name in options and not (right or (value is None and name in ("steps", "minutes"))):
-            raise OptionError(f"{name} {value!r} in run.yaml; expected {what}")
+            raise OptionError(f"{name} {value!r} in {file}; expected {what}")
 
 
 T = TypeVar("T")

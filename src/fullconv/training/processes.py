@@ -144,6 +144,7 @@ def watched() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, FullconvError) or not _of_a_collective(error):
             raise
+        watch.join(5 * watch.pause)  # in which it says which process that was, and ends this one
         # Gloo's begins with a line of its source in brackets and ends with advice.
         cause = re.sub(r"^\[[^]]*\]\s*", "", one_line(error).partition(": ")[2]).partition(". ")[0]
         raise TrainingError(f"another process of this run ended ({cause}); {GO_ON}") from error
@@ -183,9 +184,9 @@ Peers = dict[int, socket.socket]
 """Rank -> the connection to it."""
 
 WORD = struct.Struct(">i")
-"""What is said: one of the three below, or the number (from 1) of a process that was lost."""
+"""What is said: one of the three below, or the number (from 1) of a process that was lost, and `ENDED` with it."""
 
-BEAT, GOODBYE, FAILED = 0, -1, -2
+BEAT, GOODBYE, FAILED, ENDED = 0, -1, -2, 1 << 24
 
 
 def _meet() -> Peers:
@@ -250,6 +251,8 @@ class _Watch(threading.Thread):
         """Beats since the last word of each: counted, not timed, so that a run that was stopped as a whole goes on."""
         self.pause = SILENT_SECONDS / BEATS
         self.unread: dict[int, bytes] = dict.fromkeys(peers, b"")
+        self.closed: set[int] = set()
+        """Those whose connection was closed: they have ended, however they did."""
         self.leaving = threading.Event()
 
     def end(self, regular: bool) -> None:
@@ -273,15 +276,24 @@ class _Watch(threading.Thread):
                     continue
                 for word in words:
                     if word > 0:
-                        self._die(word - 1)
+                        self._die(word % ENDED - 1, ended=word > ENDED)
                 self._say(peer, BEAT)
+                if other in self.closed and self.silent[other] > 0:  # without a last word: it was killed
+                    self._die(other, ended=True)
                 if self.silent[other] > BEATS:
-                    self._die(other)
+                    self._die(other, ended=False)
 
     def _hear(self, other: int, peer: socket.socket) -> list[int]:
         said = self.unread[other]
-        with suppress(OSError):  # nothing to read, or nobody there: silence in both cases
-            said += peer.recv(4096)
+        try:
+            heard = peer.recv(4096)
+            said += heard
+            if not heard:
+                self.closed.add(other)
+        except (BlockingIOError, InterruptedError):  # nothing to read
+            pass
+        except OSError:
+            self.closed.add(other)
         whole = len(said) - len(said) % WORD.size
         self.unread[other] = said[whole:]
         return [word for (word,) in WORD.iter_unpack(said[:whole])]
@@ -290,10 +302,11 @@ class _Watch(threading.Thread):
         with suppress(OSError):  # its silence will tell
             peer.send(WORD.pack(word))
 
-    def _die(self, lost: int) -> None:
+    def _die(self, lost: int, ended: bool) -> None:
         """End this process, and by way of the main process all others."""
         for peer in self.peers.values():
-            self._say(peer, lost + 1)
-        line = f"fullconv: {self.names[lost]} has been silent for {SILENT_SECONDS:g} s; this process ends: {GO_ON}\n"
+            self._say(peer, lost + 1 + ENDED * ended)
+        why = "has ended" if ended else f"has been silent for {SILENT_SECONDS:g} s"
+        line = f"fullconv: {self.names[lost]} {why}; this process ends: {GO_ON}\n"
         os.write(2, line.encode())  # sys.stderr may be locked by a thread that waits
         os._exit(1)

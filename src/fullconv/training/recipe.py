@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from fullconv.data.augment import Augmentation
+from fullconv.data.augment import Augmentation, require_kinds
 from fullconv.errors import OptionError, unknown_name
 from fullconv.training.losses import CLASS_WEIGHTS, REDUCTIONS, LossOptions, parse_terms
 
@@ -79,6 +79,7 @@ class Recipe:
     skip_scales: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         for kind, name, choices in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
@@ -87,12 +88,6 @@ class Recipe:
         ):
             if name not in choices:
                 raise unknown_name(kind, name, choices)
-        if not isinstance(self.fixed, bool):
-            raise OptionError(f"fixed {self.fixed!r}; expected true or false")
-        for name in ("batch", "steps", "accumulate", "loss_stride"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise OptionError(f"{name} {value!r}; expected a whole number")
         for name, low, high in (
             ("lr", 0, 100), ("momentum", 0, 1), ("weight_decay", 0, 100), ("bias_lr", 0, 100), ("head_lr", 0, 1e4),
             ("stage_lr", 0, 100), ("warmup", 0, 1), ("loss_share", 0.001, 1), ("loss_stride", 1, 64),
@@ -181,6 +176,4 @@ def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
-        raise OptionError(
-            f"a training option is of a wrong type ({error}); crop is (H, W), scale (low, high)"
-        ) from error
+        raise OptionError(f"a training option is of a wrong type ({error})") from error

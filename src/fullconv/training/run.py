@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ class RunFolder:
         self._metrics, self._classes = _Table(self.metrics, COLUMNS), _Table(self.class_iu, ("step",))
         self.rows, self.columns, self.class_rows = self._metrics.rows, self._metrics.columns, self._classes.rows
         self.class_names: Mapping[str, Sequence[str]] = {}
-        self._resume, self._held = resume, -1
+        self._resume = resume
+        self._held: int | None = None
 
     def hold(self) -> None:
         """Make the folder this process's alone, until `release` or its end.
@@ -83,23 +84,26 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if fcntl is not None:
-            self._held = os.open(self.path, os.O_RDONLY)
+            descriptor = os.open(self.path, os.O_RDONLY)
             try:
-                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._held = descriptor
             except BlockingIOError as error:
-                self.release()
+                os.close(descriptor)
                 raise OptionError(f"another process trains in {self.path}; choose another --out") from error
             except OSError:  # a file system without locks
-                self.release()
+                os.close(descriptor)
         if not self._resume and self.options.exists():
             self.release()
             raise self._taken()
 
     def release(self) -> None:
-        """Let others have the folder."""
-        if self._held >= 0:
+        """Let others have the folder, which `hold` made this process's; it is gone if nothing was written."""
+        with suppress(OSError):  # not empty
+            self.path.rmdir()
+        if self._held is not None:
             os.close(self._held)
-            self._held = -1
+            self._held = None
 
     def _taken(self) -> OptionError:
         return OptionError(f"{self.path} holds a run already; add --resume to go on with it, or choose another --out")

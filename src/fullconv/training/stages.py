@@ -128,6 +128,8 @@ def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path
         minutes = saved.minutes
     plan = Plan(tuple(stages or (saved.strides if saved else ())), named, minutes)
     named = plan.name(len(plan.strides) - 1)
+    if asked.net is not None and asked.net != named:
+        raise OptionError(f"the last of the stages {plan.strides} is {named}, not {asked.net}; change one of both")
     plan = replace(plan, net=named)
     if (first := plan.name(0)) is not None and first not in NETS:
         raise unknown_name("net for the first stage,", first, NETS)
@@ -159,7 +161,7 @@ def read_config(path: str | Path) -> tuple[RunOptions, Plan | None]:
     if not isinstance(value, dict):
         raise OptionError(f"{printable(file)} holds no options of a run; expected what a run folder's run.yaml holds")
     plan = Plan.from_yaml(value[KEY]) if value.get(KEY) else None
-    return RunOptions.from_yaml(plan.first if plan and plan.first else value), plan
+    return RunOptions.from_yaml(plan.first if plan and plan.first else value, printable(file)), plan
 
 
 def _resume(call: Call, out: Path) -> Trained:

@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fullconv.errors import ModelFileError, TrainingError, one_line, printable, shape_text
 from fullconv.files import atomic, sync_folder
-from fullconv.weights.modelfile import TYPES, separate
+from fullconv.weights.modelfile import TYPES, save_tensors
 
 KEPT = 2
 """States that are kept."""
@@ -52,7 +51,6 @@ RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
 _STATE = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.safetensors")
 _LEFTOVER = re.compile(r"\.?new\..*|\.tmp.*")  # of `save_state`; of safetensors, which writes a file of its own first
 
-_RUST_ERROR = re.compile(r"([^: ][^:]*) \(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 112}  # the last as Windows numbers it
 
 
@@ -96,8 +94,7 @@ def save_state(folder: Path, net: nn.Module, optimizer: Optimizer, place: Place)
         TrainingError: the disk is full, or cannot be written; older states stay as they were.
     """
     tensors = _tensors(net, optimizer)
-    # Under one key, for safetensors writes several in any order: equal states are equal files.
-    header = {KEY: json.dumps({"optimizer": type(optimizer).__name__, **asdict(place)}, allow_nan=False)}
+    header = json.dumps({"optimizer": type(optimizer).__name__, **asdict(place)}, allow_nan=False)
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True)
@@ -106,13 +103,13 @@ def save_state(folder: Path, net: nn.Module, optimizer: Optimizer, place: Place)
             if _LEFTOVER.fullmatch(left.name):
                 left.unlink(missing_ok=True)
         with atomic(folder / "new.safetensors") as temporary:
-            save_file(tensors, temporary, header)
+            save_tensors(tensors, temporary, {KEY: header})
         unnamed = folder / "new.safetensors"
         path = folder / f"state-{place.step:09d}-{_digest(unnamed)}.safetensors"
         unnamed.replace(path)
         sync_folder(folder)
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(folder, error) from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
     # A later step is of a future that was given up: the run went on from a state before it.
     earlier = [other for other in _states(folder) if _step(other) < place.step]
     for other in _states(folder):
@@ -186,13 +183,13 @@ def _problem(path: Path) -> str | None:
 
 
 def _tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What a state holds, by name, on the CPU."""
+    """What a state holds, by name."""
     named = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     for index, (parameter, slots) in enumerate(_parameters(optimizer)):
         for slot in slots:
             if (value := optimizer.state.get(parameter, {}).get(slot)) is not None:
                 named[f"optimizer.{index}.{slot}"] = value
-    return separate(named)
+    return named
 
 
 def _parameters(optimizer: Optimizer) -> list[tuple[Tensor, tuple[str, ...]]]:
@@ -278,18 +275,19 @@ def _place(text: str, optimizer: str) -> Place:
     return Place(**value)
 
 
-def _unwritable(folder: Path, error: OSError | SafetensorError) -> TrainingError:
-    if isinstance(error, OSError):
-        number, reason = error.errno, error.strerror
-    else:  # "Error while serializing: I/O error: No space left on device (os error 28)"
-        found = _RUST_ERROR.search(str(error))
-        number, reason = (int(found[2]), found[1]) if found else (None, one_line(error))
-    mend = "free some space" if number in _FULL else "check the folder and disk"
-    steps = [str(_step(path)) for path in _states(folder)]
+def unwritable(folder: Path, error: OSError, begun: bool = True) -> TrainingError:
+    """What to tell when something of a run cannot be written: also which states there are to go on from.
+
+    Args:
+        folder: of the run's states.
+        begun: it may be gone on with, if there are any.
+    """
+    mend = "free some space" if error.errno in _FULL else "check the folder and disk"
+    steps = [str(_step(path)) for path in _states(folder)] if begun else []
     if len(steps) > 1:
         kept = f"the states of steps {', '.join(steps[:-1])} and {steps[-1]} are intact: {mend} and go on with --resume"
     elif steps:
         kept = f"the state of step {steps[0]} is intact: {mend} and go on with --resume"
     else:
         kept = f"no state was saved before: {mend} and start the run anew"
-    return TrainingError(f"{printable(folder)}: cannot be written ({reason}); {kept}")
+    return TrainingError(f"{printable(folder.parent)}: cannot be written ({error.strerror}); {kept}")

@@ -7,7 +7,9 @@ The header key ``fullconv`` is a JSON object: ``format`` (version), ``net`` (Net
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,13 +21,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError, ModelFileError, OptionError
+from fullconv.errors import FullconvError, ModelFileError, OptionError, one_line
 from fullconv.files import atomic
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, NetOptions
 
 FORMAT = 1
 """Version of the header; files of a later one are refused."""
+
+_RUST_ERROR = re.compile(r"([^: ][^:]*) \(os error (\d+)\)")
 
 KEY = "fullconv"
 
@@ -91,11 +95,28 @@ def write_model(path: str | Path, model: ModelFile) -> None:
 def write_file(path: str | Path, header: str, module: nn.Module) -> None:
     """Write a header and a module's weights, atomically; weights that share memory are written each for itself."""
     with atomic(path) as temporary:
-        save_file(separate(module.state_dict()), temporary, metadata={KEY: header})
+        save_tensors(module.state_dict(), temporary, {KEY: header})
 
 
-def separate(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU, contiguous; those that share memory each for itself, as safetensors wants it."""
+def save_tensors(named: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file; tensors that share memory are written each for itself.
+
+    Args:
+        metadata: one key, for safetensors writes several in any order: equal contents are equal files.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; safetensors has an error of its own for it.
+    """
+    try:
+        save_file(_separate(named), path, metadata)
+    except SafetensorError as error:  # "Error while serializing: I/O error: No space left on device (os error 28)"
+        found = _RUST_ERROR.search(str(error))
+        number, reason = (int(found[2]), found[1]) if found else (errno.EIO, one_line(error))
+        raise OSError(number, reason, str(path)) from error
+
+
+def _separate(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, contiguous, each in memory of its own."""
     tensors: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, each in named.items():
