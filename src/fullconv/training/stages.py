@@ -115,24 +115,8 @@ def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path
     base, saved = (None, None) if config is None else read_config(config)
     if stages is None and saved is None:
         return train_once(call, base)
-    asked = call.asked
-    named = asked.net or (saved.net if saved else None if base else NET)
-    if named is not None and (not isinstance(named, str) or named not in NETS):
-        raise OptionError(
-            f"stages of {brief(named)}; name a net, such as fcn8s-vgg16, and give the file of its first weights with "
-            "--init"
-        )
-    length = asked.minutes, asked.epochs, asked.steps
-    minutes = (base.minutes if base else None) if length == (None, None, None) else asked.minutes
-    if saved is not None and length == (None, None, None):
-        minutes = saved.minutes
-    plan = Plan(tuple(stages or (saved.strides if saved else ())), named, minutes)
-    named = plan.name(len(plan.strides) - 1)
-    if asked.net is not None and asked.net != named:
-        raise OptionError(f"the last of the stages {plan.strides} is {named}, not {asked.net}; change one of both")
-    plan = replace(plan, net=named)
-    if (first := plan.name(0)) is not None and first not in NETS:
-        raise unknown_name("net for the first stage,", first, NETS)
+    plan, asked = _planned(call.asked, stages, base, saved), call.asked
+    first = plan.name(0)
     repeated = base.net if base is not None and asked.net is None else None
     asked = replace(asked, net=None if repeated else first, minutes=plan.minutes_of(0))
     if base is not None:
@@ -141,9 +125,33 @@ def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path
         net = repeated or build(cast(str, first), **asked.net_options).options
         for stride in plan.strides:
             FCN(replace(net, stride=stride, scales={}))
-    out = call.out or free_folder(replace(call, asked=replace(asked, net=named)), base)
+    out = call.out or free_folder(replace(call, asked=replace(asked, net=plan.net)), base)
     RunFolder(out)  # nothing is trained for a folder that is taken
     return _train(replace(call, asked=asked, out=out), plan, 0, base)
+
+
+def _planned(asked: Asked, stages: Sequence[int] | None, base: RunOptions | None, saved: Plan | None) -> Plan:
+    """The stages that are asked for, or those of the run that is repeated.
+
+    Args:
+        base, saved: of `read_config`.
+    """
+    named = asked.net or (saved.net if saved else None if base else NET)
+    if named is not None and (not isinstance(named, str) or named not in NETS):
+        raise OptionError(
+            f"stages of {brief(named)}; name a net, such as fcn8s-vgg16, and give the file of its first weights with "
+            "--init"
+        )
+    minutes = asked.minutes
+    if (asked.minutes, asked.epochs, asked.steps) == (None, None, None):
+        minutes = saved.minutes if saved else base.minutes if base else None
+    plan = Plan(tuple(stages or (saved.strides if saved else ())), named, minutes)
+    plan = replace(plan, net=plan.name(len(plan.strides) - 1))
+    if asked.net is not None and asked.net != plan.net:
+        raise OptionError(f"the last of the stages {plan.strides} is {plan.net}, not {asked.net}; change one of both")
+    if (first := plan.name(0)) is not None and first not in NETS:
+        raise unknown_name("net for the first stage,", first, NETS)
+    return plan
 
 
 def read_config(path: str | Path) -> tuple[RunOptions, Plan | None]:
