@@ -126,6 +126,19 @@ train(data, out=folder / "parts", accumulate=3, **PARTS)
 print(json.dumps(found))
 """
 
+LAUNCHED = """
+import atexit, glob, runpy, sys
+from pathlib import Path
+
+def threads():
+    names = [Path(name).read_text() for name in glob.glob("/proc/self/task/*/comm")]
+    print("threads of the group:", sum("gloo" in name for name in names), "of", len(names) > 0, flush=True)
+
+atexit.register(threads)  # before the command's own, so it is called after them
+runpy.run_module("fullconv", run_name="__main__", alter_sys=True)
+"""
+"""The command, and which of its threads are left when nothing but the interpreter's own end is to come."""
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -309,16 +322,18 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on_bit_for_bit(runs: R
 
 
 def test_a_launcher_starts_them(runs: Runs, tmp_path: Path) -> None:
-    """The command itself, under torchrun: the first process alone talks."""
+    """The command itself, under torchrun: the first process alone talks, and no thread of the group outlives it."""
     out = tmp_path / "r"
+    (tmp_path / "command.py").write_text(LAUNCHED)
     words = f"train --data {runs.folder / 'data'} --net fcn1s-slim --steps 2 --batch 2 --threads 1 --out {out}"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launcher, "-m", "fullconv", *words.split()],
+        [*launcher, tmp_path / "command.py", *words.split()],
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Report ") == 1
+    assert done.stdout.count("threads of the group: 0 of True") == 2, done.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
     assert re.search(r"processes</t[hd]>\s*<t[hd][^>]*>2<|processes\D{1,80}2", page)
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 
-from fullconv.errors import OptionError, one_line
+from fullconv.errors import OptionError
 from fullconv.inference.evaluate import require_fit
 from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
@@ -76,7 +75,7 @@ def train_once(call: Call, base: RunOptions | None = None, resume: bool = False)
     Raises:
         FullconvError: as `train`; where one of several processes has to raise it, all do.
     """
-    accelerator = _accelerator()
+    accelerator = processes.join()
     with torch.random.fork_rng(), processes.watched():
         out = Path(processes.text_of_main(str(call.out or free_folder(call, base))))
         opened = processes.agreed(lambda: _open(call, out, base, resume))
@@ -132,16 +131,6 @@ def _released(folder: RunFolder) -> Iterator[None]:
         yield
     finally:
         folder.release()
-
-
-def _accelerator() -> Accelerator:
-    """Unless told, it leaves processes on CPUs alone, and takes a precision of its launcher's beside ours."""
-    try:
-        return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
-    except ValueError as error:
-        raise OptionError(
-            f"accelerate was set up otherwise in this process ({one_line(error)}); train in one of its own"
-        ) from error
 
 
 @dataclass(frozen=True)

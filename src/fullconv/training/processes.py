@@ -9,6 +9,8 @@ a `TCPStore` whose server is stopped (SIGSTOP) blocks its callers for good, what
 
 from __future__ import annotations
 
+import atexit
+import gc
 import hmac
 import os
 import re
@@ -23,9 +25,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.distributed.nn.functional  # its default arguments would hold the group, were it imported after `join`
+from accelerate import Accelerator
 from torch import distributed
 
-from fullconv.errors import FullconvError, TrainingError, one_line
+from fullconv.errors import FullconvError, OptionError, TrainingError, one_line
 from fullconv.metrics.reduce import over_processes, several_processes
 
 Result = TypeVar("Result")
@@ -40,6 +44,32 @@ MEETING_SECONDS = 20.0
 """For the processes to connect at the start."""
 
 GO_ON = "go on with --resume when all are back"
+
+
+def join() -> Accelerator:
+    """Join the processes that a launcher started, if one did; until this process ends, unless it was in a group before.
+
+    Raises:
+        OptionError: accelerate was set up otherwise in this process.
+    """
+    before = distributed.is_initialized()
+    try:
+        # Unless told, it leaves processes on CPUs alone, and takes a precision of its launcher's beside ours.
+        accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    except ValueError as error:
+        raise OptionError(
+            f"accelerate was set up otherwise in this process ({one_line(error)}); train in one of its own"
+        ) from error
+    if distributed.is_initialized() and not before:
+        atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    """End the group and its threads: one that frees a tensor while the interpreter ends would abort the process."""
+    if distributed.is_initialized():
+        gc.collect()  # nothing else may hold the group
+        distributed.destroy_process_group()
 
 
 def rank() -> int:
