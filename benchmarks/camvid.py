@@ -19,15 +19,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from measure import about
+import torch
+
+from fullconv.training.stages import read_config
+from measure import commit
 
 NET = "fcn4s-slim"
+
+HEADER = """\
+| seed | minutes | peak GiB | images/s | mean IU | of the last weights | pixel acc. | mean acc. | f.w. IU |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def fullconv(*arguments: str) -> dict[str, Any]:
     """The JSON answer of a command."""
     command = [sys.executable, "-m", "fullconv", *arguments, "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # errors are shown
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
@@ -40,10 +47,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args, more = parser.parse_known_args()
-    print(about())
-    print("| seed | minutes | peak GiB | images/s | mean IU | of the last weights | pixel acc. | mean acc. | f.w. IU |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    ius, lasts = [], []
+    measured = commit()  # now: there may be others before the first run ends
+    ius: list[float] = []
+    lasts: list[float] = []
     with TemporaryDirectory() as folder:
         for seed in args.seeds:
             out = str(Path(folder) / str(seed))
@@ -58,6 +64,9 @@ def main() -> None:
                 fullconv("evaluate", str(Path(out) / name), "--data", args.data, "--split", "val")
                 for name in ("best.safetensors", "last.safetensors")
             )
+            if not ius:  # the threads are the run's own, which options may have set
+                print(f"commit {measured}, torch {torch.__version__}, {read_config(out)[0].threads} threads")
+                print(HEADER)
             rows = [line.split(",") for line in (Path(out) / "metrics.csv").read_text().splitlines()]
             rates = [float(row[rows[0].index("images_per_s")] or 0) for row in rows[1:]]
             ius.append(scores["mean_iu"])

@@ -39,6 +39,7 @@ CHILD = """
 import os, sys
 import fullconv.training.loop as loop
 import fullconv.training.state as state
+import fullconv.training.validation as validation
 from fullconv.cli import main
 
 pipe = int(sys.argv[1])
@@ -52,7 +53,7 @@ def announced(word, function):
 loop.STATE_SECONDS = 0.0
 loop.Trainer.saving = property(lambda self: 0.0, lambda self, value: None)
 for word, place, name in (
-    ("t", loop.Learner, "step"), ("v", loop, "evaluate_net"), ("s", loop, "save_state"), ("n", state, "_digest"),
+    ("t", loop.Learner, "step"), ("v", validation, "evaluate_net"), ("s", loop, "save_state"), ("n", state, "_digest"),
     ("m", loop, "write_model"), ("r", loop, "write_summary"),
 ):
     setattr(place, name, announced(word, getattr(place, name)))

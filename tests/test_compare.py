@@ -63,9 +63,15 @@ def make_run(
     rows: Sequence[Mapping[str, float]] | None = ROWS,
     class_rows: Sequence[Mapping[str, float | str]] = (),
     model: bool = True,
+    last: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Path:
-    """A run folder as training leaves it; `val` is its model's mean IU, its scores, or None."""
+    """A run folder as training leaves it.
+
+    Args:
+        val: its best model's mean IU, its scores, or None.
+        last: what its last model says of the training, if there is one.
+    """
     path.mkdir(parents=True)
     saved = {
         "data": "data", "net": {"trunk": "slim", "classes": {SEMANTIC: len(names)}},
@@ -89,6 +95,9 @@ def make_run(
         write_model(
             path / "best.safetensors", ModelFile(net(len(names)), labels, {}, {} if val is None else {"val": val})
         )
+    if last is not None:
+        labels = {SEMANTIC: LabelSet(tuple(names))}
+        write_model(path / "last.safetensors", ModelFile(net(len(names)), labels, last))
     if finished:
         (path / "report.html").write_text("a page")
     return path
@@ -157,6 +166,67 @@ class TestReading:
         found = compare([make_run(tmp_path / "a", finished=finished, **options)])
         assert found.runs[0].finished is (note is None)
         assert found.notes == (() if note is None else (note,))
+
+    @pytest.mark.parametrize(
+        ("options", "progress", "note"),
+        [
+            ({}, 1, None),
+            ({"steps": None, "minutes": 2.0}, 1.0, None),  # though its last line is of long before
+            ({"steps": None, "minutes": 0.4}, 0.75, "a is unfinished: 0.3 of 0.4 minutes"),  # 18 s of 24
+            ({"steps": 32}, 0.96875, "a is unfinished: 31 of 32 steps"),
+            ({"steps": None}, 0.999, "a is unfinished: 100 % of it"),
+            ({"steps": None, "minutes": 0.4}, None, None),  # older runs did not write it down
+            ({"steps": None, "minutes": 0.4}, 1.5, None),
+            ({"steps": None, "minutes": 0.4}, False, None),
+            ({"steps": None, "minutes": 0.4}, "0.75", None),
+        ],
+    )
+    def test_the_last_model_knows_whether_a_run_came_to_its_end(
+        self, tmp_path: Path, options: dict[str, Any], progress: Any, note: str | None
+    ) -> None:
+        last = {"steps_done": 31} | ({} if progress is None else {"progress": progress})
+        found = compare([make_run(tmp_path / "a", last=last, **options)])
+        assert found.runs[0].finished is (note is None)
+        assert found.notes == (() if note is None else (note,))
+        assert found.runs[0].steps == 31
+        made = make_run(tmp_path / "b", last=last, finished=False, **options)
+        killed = " (no report.html: it is still at work, or was killed)"
+        assert compare([made]).notes == ((note or "a is unfinished").replace("a", "b", 1) + killed,)
+
+    def test_a_run_may_have_gone_on_after_its_last_line(self, tmp_path: Path) -> None:
+        last = {"steps_done": 33, "seconds": 20.5, "progress": 1.0}
+        run = compare([make_run(tmp_path / "a", last=last)]).runs[0]
+        assert (run.steps, run.seconds, run.finished) == (33, 20.5, True)
+        earlier = {"steps_done": 3, "seconds": 2.5, "progress": 0.1}  # or written lines after its last state
+        run = compare([make_run(tmp_path / "b", last=earlier)]).runs[0]
+        assert (run.steps, run.seconds, run.finished) == (30, 18.0, False)
+
+    def test_time_and_steps_are_those_of_all_stages(self, tmp_path: Path) -> None:
+        stages = {"strides": [32, 16, 8], "net": "fcn8s-slim", "minutes": None, "first": None}
+        run = make_run(tmp_path / "run", 0.5, stages=stages, last={"steps_done": 31, "progress": 1})
+        make_run(run / "32s", 0.3, stages=stages, rows=ROWS[:3])
+        make_run(run / "16s", 0.4, stages=stages, rows=None, last={"steps_done": 100, "seconds": 50.0})
+        make_run(run / "8s", 0.9)  # which is none of the stages
+        found = compare([run]).runs[0]
+        assert (found.steps, found.seconds) == (20 + 100 + 31, 12.0 + 50.0 + 18.0)
+        assert (found.scores["mean_iu"], found.images_per_s, len(found.rows)) == (0.5, 21.0, len(ROWS))
+        assert (found.finished, found.notes) == (True, ())
+        alone = compare([run / "32s"]).runs[0]
+        assert (alone.steps, alone.seconds) == (20, 12.0)
+        (run / "run.yaml").write_text((run / "run.yaml").read_text().replace("steps: 30", "steps: 40"))
+        assert compare([run]).notes == ()  # its end is the last stage's
+        (run / "last.safetensors").unlink()
+        assert compare([run]).notes == ("run is unfinished: 30 of 40 steps",)
+
+    @pytest.mark.parametrize("strides", [None, 32, "32", [], [32], ["32", 8], [32.0, 8]])
+    def test_odd_stages_add_nothing(self, tmp_path: Path, strides: Any) -> None:
+        run = make_run(tmp_path / "run")
+        text = (run / "run.yaml").read_text()
+        (run / "run.yaml").write_text(f"{text}stages: {{strides: {json.dumps(strides)}}}\n")
+        for name in ("32s", "32.0s"):
+            make_run(run / name)
+        found = compare([run]).runs[0]
+        assert (found.steps, found.seconds) == (30, 18.0)
 
     def test_a_model_never_scored(self, tmp_path: Path) -> None:
         found = compare([make_run(tmp_path / "a", None), make_run(tmp_path / "b")])
@@ -274,6 +344,35 @@ class TestDamage:
         with pytest.raises(ModelFileError, match=r"best.safetensors: its labels and scores are not those of a model"):
             compare([folder])
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda header: header.update(training=[]),
+            lambda header: header.update(training="steps_done"),
+            lambda header: header.update(training=None),
+            lambda header: header.pop("training"),
+            lambda header: header["training"].update(steps_done=math.nan, seconds="x", progress=math.inf),
+            lambda header: header.update(format=99),
+        ],
+    )
+    def test_an_odd_last_model_says_nothing(self, tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        last = {"steps_done": 99, "seconds": 99.0, "progress": 0.5}
+        folder = make_run(tmp_path / "a", last=last)
+        with_header(folder / "last.safetensors", lambda header: None)
+        run = compare([folder]).runs[0]
+        assert (run.steps, run.seconds, run.finished) == (99, 99.0, False)
+        with_header(folder / "last.safetensors", change)
+        run = compare([folder]).runs[0]
+        assert (run.steps, run.seconds, run.finished, run.notes) == (30, 18.0, True, ())
+
+    def test_a_damaged_last_model_says_nothing(self, tmp_path: Path) -> None:
+        folder = make_run(tmp_path / "a", last={"steps_done": 99})
+        content = (folder / "last.safetensors").read_bytes()
+        for damaged in (b"", content[:-1], content[:99], b"\0" * 99):
+            (folder / "last.safetensors").write_bytes(damaged)
+            run = compare([folder]).runs[0]
+            assert (run.steps, run.finished, run.notes) == (30, True, ())
+
 
 class TestWhichRuns:
     def test_none_or_too_many(self, tmp_path: Path) -> None:
@@ -322,6 +421,7 @@ class TestComparing:
         paths = [make_run(tmp_path / f"s{seed}", value, seed=seed) for seed, value in values.items()]
         paths.append(make_run(tmp_path / "moved", 0.6, seed=3, data="another/path"))
         paths.append(make_run(tmp_path / "short", 0.1, seed=4, finished=False))
+        paths.append(make_run(tmp_path / "stopped", 0.1, seed=7, last={"progress": 0.75}))
         paths.append(make_run(tmp_path / "other", 0.1, seed=5, recipe={"lr": 1.0}))
         paths.append(make_run(tmp_path / "unscored", None, seed=6))
         (group,) = compare(paths).groups

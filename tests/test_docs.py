@@ -69,7 +69,8 @@ def test_the_page_on_training_has_every_recipe_loss_and_rule() -> None:
 def test_the_page_on_training_names_options_that_exist() -> None:
     own = {f"--{name.rstrip('_').replace('_', '-')}" for name in inspect.signature(train).parameters}
     others = {  # of other programs, and of `fullconv compare`
-        "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--multi_gpu", "--num_processes",
+        "--nproc-per-node", "--nnodes", "--shutdown-timeout", "--rdzv-backend", "--rdzv-endpoint", "--multi_gpu",
+        "--num_processes",
         "--report", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--signal", "--exclusive", "--cpus-per-task",
     }  # fmt: skip
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TRAINING))

@@ -15,6 +15,7 @@ from fullconv.data.text import brief, dotted, read_text, read_yaml
 from fullconv.errors import DataError, ModelFileError, OptionError, one_line, printable
 from fullconv.labels import LabelSet
 from fullconv.report.compare import SCORES, ComparedRun, Comparison, SeedGroup
+from fullconv.training.run import how_far
 from fullconv.weights.modelfile import read_header
 
 MOST_RUNS = 32
@@ -77,11 +78,13 @@ def read_run(folder: Path, name: str) -> ComparedRun:
     rows = _read_metrics(folder / "metrics.csv")
     scores, iu, notes = _read_scores(folder, name, rows)
     options = {key: value for key, value in saved.items() if key not in _NO_OPTIONS}
-    done = _steps_done(folder / "last.safetensors")  # at which it was stopped; the last line may be of before
-    steps = max([int(row["step"]) for row in rows] + ([] if done is None else [done]), default=None)
-    seconds = max((row["seconds"] for row in rows if "seconds" in row), default=None)
+    far = how_far(folder)
+    own = _spent(rows, far)
+    before = [_spent(_read_metrics(each / "metrics.csv"), how_far(each)) for each in _stages_before(folder, options)]
+    steps = [done for done, _ in (own, *before) if done is not None]
+    seconds = [spent for _, spent in (own, *before) if spent is not None]
     rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
-    unfinished = _unfinished(name, options, steps or 0, seconds or 0.0, (folder / "report.html").is_file())
+    unfinished = _unfinished(name, options, own, far.get("progress"), (folder / "report.html").is_file())
     return ComparedRun(
         name,
         printable(folder),
@@ -89,8 +92,8 @@ def read_run(folder: Path, name: str) -> ComparedRun:
         scores,
         iu,
         rows,
-        seconds,
-        steps,
+        sum(seconds) if seconds else None,
+        sum(steps) if steps else None,
         statistics.median(rates) if rates else None,
         printable(saved.get("fingerprint") or "")[:100],
         not unfinished,
@@ -98,27 +101,49 @@ def read_run(folder: Path, name: str) -> ComparedRun:
     )
 
 
-def _steps_done(model: Path) -> int | None:
-    """Those that a model had been trained for."""
-    if not model.is_file():
-        return None
-    value = read_header(model).get("training", {}).get("steps_done")
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
+def _spent(rows: Sequence[Mapping[str, float]], far: Mapping[str, float]) -> tuple[int | None, float | None]:
+    """Steps and seconds of a run or stage; its last model may be of after the last line of metrics.csv.
+
+    Args:
+        rows: of metrics.csv.
+        far: of `how_far`.
+    """
+    steps = [int(value) for value in [*(row["step"] for row in rows), far.get("steps_done")] if value is not None]
+    seconds = [value for value in [*(row.get("seconds") for row in rows), far.get("seconds")] if value is not None]
+    return max(steps, default=None), max(seconds, default=None)
 
 
-def _unfinished(name: str, options: Mapping[str, Any], steps: int, seconds: float, report: bool) -> list[str]:
-    """A line, where a run did not come to its end."""
+def _stages_before(folder: Path, options: Mapping[str, Any]) -> list[Path]:
+    """The folders of the stages before a run's last one; a stage's own folder has none of them."""
+    strides = options.get("stages.strides")
+    before = strides[:-1] if isinstance(strides, list) else []
+    return [folder / name for name in dict.fromkeys(f"{stride}s" for stride in before if isinstance(stride, int))]
+
+
+def _unfinished(
+    name: str, options: Mapping[str, Any], spent: tuple[int | None, float | None], progress: float | None, report: bool
+) -> list[str]:
+    """A line, where a run did not come to its end.
+
+    Args:
+        spent: of `_spent`.
+        progress: 0..1; None where an older version trained it, which did not write it down.
+    """
     wanted, minutes = (_number(options.get(key)) for key in ("steps", "minutes"))
-    if wanted is not None and steps < wanted:
-        how_far = f": {steps:,} of {wanted:,.0f} steps"
-    elif minutes is not None and seconds < 45 * minutes:  # a run keeps some of its time for its report
-        how_far = f": {seconds / 60:.1f} of {minutes:g} minutes"
+    steps, seconds = spent[0] or 0, spent[1] or 0.0
+    ended = progress == 1
+    if progress is None:  # a run keeps some of its time for its report
+        ended = (wanted is None or steps >= wanted) and (minutes is None or seconds >= 45 * minutes)
+    if ended:
+        done = ""
+    elif wanted is not None:
+        done = f": {steps:,} of {wanted:,.0f} steps"
+    elif minutes is not None:
+        done = f": {seconds / 60:.1f} of {minutes:g} minutes"
     else:
-        how_far = ""
-    if how_far or not report:
-        why = "" if report else " (no report.html: it is still at work, or was killed)"
-        return [f"{name} is unfinished{how_far}{why}"]
-    return []
+        done = f": {100 * (progress or 0):.0f} % of it"
+    why = "" if report else " (no report.html: it is still at work, or was killed)"
+    return [] if ended and report else [f"{name} is unfinished{done}{why}"]
 
 
 def _read_options(path: Path) -> dict[str, Any]:

@@ -230,6 +230,10 @@ def test_nothing_to_change_changes_nothing() -> None:
         ({"shift": 4097}, r"shift 4097; expected 0\.\.4096"),
         ({"shift": 1.5}, r"shift 1.5; expected a whole number"),
         ({"shift": True}, r"shift True; expected a whole number"),
+        ({"flip": 1}, "^flip 1; expected true or false$"),
+        ({"jitter": "0.5"}, "^jitter '0.5'; expected a number$"),
+        ({"crop": 3}, r"^crop 3; expected two whole numbers, \(H, W\)$"),
+        ({"crop": (8, 8), "scale": (1.0,)}, r"^scale \(1.0,\); expected two numbers, \(low, high\)$"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, tuple[int, int]], message: str) -> None:

@@ -28,10 +28,10 @@ DRIVER = r"""
 import json, os, random, select, signal, sys, time
 import torch
 from fullconv.cli import main
-from fullconv.training import loop, state
+from fullconv.training import loop, state, validation
 
 # By one letter each, which is what the pipe carries.
-MOMENTS = {"t": (loop.Learner, "step"), "v": (loop, "evaluate_net"), "s": (loop, "save_state"),
+MOMENTS = {"t": (loop.Learner, "step"), "v": (validation, "evaluate_net"), "s": (loop, "save_state"),
            "n": (state, "_digest"), "m": (loop, "write_model"), "r": (loop, "write_summary")}
 
 def announced(pipe, word, function, held):

@@ -26,7 +26,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fullconv.data.augment import Augmentation, augment
 from fullconv.data.sample import IMAGE, SEMANTIC, InputKind, Sample
@@ -35,6 +36,7 @@ from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
 from fullconv.nets import FCN, build
+from fullconv.training import processes
 from fullconv.training.context import Trained
 from fullconv.training.draws import Batches
 from fullconv.training.learner import Learner, StepLoss
@@ -46,6 +48,8 @@ from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES
 from fullconv.training.run import RunFolder
 from fullconv.training.sampling import kept
+from fullconv.training.state import Place, save_state
+from fullconv.training.trackers import Trackers
 from fullconv.training.train import train
 from fullconv.weights import modelfile
 from fullconv.weights.modelfile import ModelFile, read_header, read_model, write_model
@@ -342,6 +346,69 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_state_is_there_only_with_the_model_of_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill right behind the last state must not leave an older model as the run's last."""
+    always_save(monkeypatch)
+    steps = []
+
+    def save(folder: Path, net: nn.Module, optimizer: Optimizer, place: Place) -> Path:
+        if place.step:
+            saved = load_file(tmp_path / "r" / "last.safetensors")
+            assert all(torch.equal(saved[name], tensor) for name, tensor in net.state_dict().items())
+            steps.append(place.step)
+        return save_state(folder, net, optimizer, place)
+
+    monkeypatch.setattr("fullconv.training.loop.save_state", save)
+    fit(tmp_path / "r", 4)
+    assert steps == [1, 2, 3, 4]
+
+
+def test_of_several_processes_all_read_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(tmp_path / "r", 4, listener=stop_after(2))
+    told = processes.text_of_main
+    monkeypatch.setattr(processes, "text_of_main", lambda text: "1" if text == "2" else told(text))
+    expected = "^read the state of step 2, the first process that of step 1; .*state must be one$"
+    with pytest.raises(TrainingError, match=expected):
+        fit(tmp_path / "r", None, resume=True)
+
+
+def test_a_run_that_goes_on_scores_its_best_model_for_the_report(tmp_path: Path) -> None:
+    first = fit(tmp_path / "r")
+    again = fit(tmp_path / "r", None, resume=True)
+    assert first.scores is not None
+    assert again.scores == first.scores
+
+
+def test_the_clock_of_the_schedule_starts_with_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of three minutes of looking at the data do not shorten the warm-up, and val is not scored at once."""
+    clock = Clock({"check": 10, "train": 0.5, "evaluate": 0.5})
+    monkeypatch.setattr(time, "monotonic", clock)
+    fit(tmp_path / "r", None, minutes=3, listener=clock.listen)
+    table = rows(tmp_path / "r")
+    first = next(row for row in table if row["val_mean_iu"])
+    last = table[-1]
+    assert 0.08 < float(first["step"]) / float(last["step"]) < 0.25
+    assert next(float(row["lr"]) for row in table if row["lr"]) < 0.001, "it rises from 0"
+
+
+@pytest.mark.parametrize("phase", ["begin", "train", "report"])
+def test_trackers_are_closed_however_a_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    closed: list[Trackers] = []
+
+    def close(trackers: Trackers) -> None:
+        closed.append(trackers)
+
+    monkeypatch.setattr(Trackers, "finish", close)
+
+    def fail(tick: Tick) -> None:
+        if tick.phase == phase:
+            raise ValueError("by the listener")
+
+    with pytest.raises(ValueError, match="by the listener"):
+        fit(tmp_path / "r", listener=fail)
+    assert len(closed) == 1
+
+
 def test_it_trains_in_any_thread(tmp_path: Path) -> None:
     """Signals belong to the main thread: others train without listening to them."""
     with ThreadPoolExecutor(1) as pool:
@@ -426,7 +493,7 @@ def test_minutes_go_on_counting_after_a_stop(tmp_path: Path, monkeypatch: pytest
     clock.now += 5000  # the night between
     again = clock.now
     second = fit(tmp_path / "r", None, resume=True, listener=clock.listen)
-    assert 240 < second.seconds <= 300
+    assert 240 < second.seconds <= 300 + 5  # a step cannot be cut in two
     assert second.seconds == pytest.approx(100 + clock.now - again, abs=10)
     assert second.steps > first.steps == 20
 
@@ -734,6 +801,15 @@ def test_a_batch_by_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found
         fit(tmp_path / "s", 1, batch="auto", accumulate=2)
 
 
+def test_the_generators_of_other_devices_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless told which are used, torch would keep those of all, each with memory of its own, and warn of it."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("torch.random._fork_rng_warned_already", False)
+    before = torch.get_rng_state()
+    fit(tmp_path / "r", 1, data=(some("train", 8, (12, 20)), some("val", 2)), batch="auto")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_rows_and_scores_come_at_fixed_shares_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: list[float]
 ) -> None:
@@ -840,6 +916,28 @@ def test_terms_and_tasks_have_columns(tmp_path: Path) -> None:
     with (tmp_path / "r" / "class_iu.csv").open(newline="") as file:
         header = next(csv.reader(file))
     assert header == ["step", "kind: 0", "kind: 1", "kind: 2", "side: no", "side: yes"]
+
+
+def test_the_scores_of_every_task_are_told(tmp_path: Path) -> None:
+    def sample(seed: int) -> Sample:
+        scene = one(seed)
+        return Sample(scene.name, scene.inputs, {"kind": scene.masks[SEMANTIC], "side": scene.masks[SEMANTIC] // 255})
+
+    labels = {"kind": LABELS, "side": LabelSet(("no", "yes"))}
+    data = tuple(InMemory([sample(s) for s in range(3)], split, labels) for split in ("train", "val"))
+    run = fit(tmp_path / "r", 2, data=data)
+    scores = evaluate(run.model, data[1], precision="auto").by_task()
+    found = {key: [row for row in rows(run.path) if row[key]] for key in ("val_mean_iu", "val_side_mean_iu")}
+    best = max(found["val_mean_iu"], key=lambda row: float(row["val_mean_iu"]))
+    assert list(best)[-4:] == [f"val_side_{key}" for key in ("pixel_accuracy", "mean_accuracy", "mean_iu", "fw_iu")]
+    assert float(best["val_side_mean_iu"]) == pytest.approx(scores["side"].mean_iu, 1e-5)
+    assert float(best["val_mean_iu"]) == pytest.approx(scores["kind"].mean_iu, 1e-5)
+    metrics = read_header(run.model)["metrics"]
+    assert {name: each["mean_iu"] for name, each in metrics.items()} == {
+        "val": scores["kind"].mean_iu, "val_side": scores["side"].mean_iu
+    }  # fmt: skip
+    side = f"mean IU {100 * scores['side'].mean_iu:.1f} %, pixel accuracy {100 * scores['side'].pixel_accuracy:.1f} %"
+    assert f"<dt>side</dt><dd>{side}</dd>" in (run.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_report_tells_where_the_time_went(learned: Trained) -> None:

@@ -43,14 +43,14 @@ PARTS = {
 """Of a net without batch norm, whose parts of a step add up: uneven ones."""
 
 START = f"""
-import json, os, signal, sys
+import json, os, signal, sys, time
 os.environ.update(
     RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world),
     MASTER_ADDR="localhost", MASTER_PORT="29500",  # the group is there already; accelerate looks at them
 )
 from fullconv.errors import DataError, FullconvError
 from fullconv.inference.evaluate import evaluate
-from fullconv.training import loading, loop, processes as talk
+from fullconv.training import heartbeats, loading, loop
 from fullconv.training.train import train
 from inmemory import some
 
@@ -96,15 +96,23 @@ found["too small"] = refused(out=folder / "small", **EXACT | {"batch": 1})
 found["uneven"] = refused(out=folder / "uneven", accumulate=3, **PARTS)
 found["no data"] = refused(files, out=folder / "none", **EXACT | {"splits": ("train", "val" if rank == 0 else "valid")})
 print(json.dumps(found), flush=True)
-talk.SILENT_SECONDS = 6.0
+heartbeats.SILENT_SECONDS = 6.0
 kill = after(5, lambda: os.kill(os.getpid(), signal.SIGKILL)) if rank == 1 else None
 train(data, out=folder / "killed", listener=kill, **EXACT)
 """
 
 AGAIN = """
 found["killed"] = train(data, out=folder.parent / "two" / "killed", resume=True).steps
+heartbeats.SILENT_SECONDS = 3.0
+write = loop.save_state
+def slowly(path, *rest):
+    time.sleep(2.0 * (path.name == loop.FAILED))  # longer than the others would wait for one that has ended
+    return write(path, *rest)
+loop.save_state = slowly
+found["not finite"] = refused(out=folder / "failed", **EXACT | {"lr": 100.0, "weight_decay": 100.0, "steps": 50})
+loop.save_state = write
 print(json.dumps(found), flush=True)
-talk.SILENT_SECONDS = 6.0
+heartbeats.SILENT_SECONDS = 6.0
 draw, draws = loading.Loader._sample, []
 def unreadable(self, each):
     draws.append(each)
@@ -310,6 +318,14 @@ def test_what_one_process_cannot_read_ends_all(runs: Runs) -> None:
     assert "DataError: images/0003.png: is damaged" in own.out
     lost = f"process 2 of 2 on {os.uname().nodename} has ended; this process ends: go on with --resume when all are"
     assert lost in alone.err
+
+
+def test_a_loss_that_is_not_finite_ends_all_in_the_same_words(runs: Runs) -> None:
+    first, second = runs.said(runs.again)
+    assert first["not finite"] == second["not finite"]
+    assert first["not finite"].startswith("TrainingError: weights or averages are infinite or no numbers after step ")
+    (state,) = (runs.folder / "again" / "failed" / "failed").iterdir()
+    assert first["not finite"].endswith(f"the weights of that step are in {state}")
 
 
 def test_a_killed_process_ends_the_other_and_the_run_goes_on_bit_for_bit(runs: Runs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,16 @@ import yaml
 from fullconv.data.augment import Augmentation
 from fullconv.errors import OptionError
 from fullconv.nets import build
+from fullconv.training.once import Call
 from fullconv.training.options import TRACKERS, Asked, RunOptions, choose_recipe, resolve_options
 from fullconv.training.recipe import Recipe, overridden
 from fullconv.training.recipes import RECIPES, Fit, fitted
 from fullconv.training.splits import Splits, open_splits
+from fullconv.training.train import train
 from inmemory import some
 
-NET = build("fcn8s-slim", 3, width=0.1).options
+MODULE = build("fcn8s-slim", 3, width=0.1)
+NET = MODULE.options
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,86 @@ def test_what_cannot_be_asked_for_is_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: "installed")
     with pytest.raises(OptionError, match=message):
         Asked(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("minutes", "15", "a number"),
+        ("minutes", True, "a number"),
+        ("epochs", "1", "a number"),
+        ("steps", 1.5, "a whole number"),
+        ("steps", "9", "a whole number"),
+        ("seed", 0.0, "a whole number"),
+        ("threads", 2.0, "a whole number"),
+        ("workers", True, "a whole number"),
+        ("compile", "no", "true or false"),
+        ("recipe", 3, "a text"),
+        ("precision", 16, "a text"),
+        ("net_options", "paper", "values by name"),
+        ("inputs", "depth", "a list of texts"),
+        ("trackers", "wandb", "a list of texts"),
+        ("init", 3, "a list of texts"),
+        ("splits", 2, "the names of two, such as trainaug and val2012"),
+        ("net", 8, "a name, the path of a model file as a text, or NetOptions"),
+        ("net", Path("n.safetensors"), "a name, the path of a model file as a text, or NetOptions"),
+    ],
+)
+def test_values_of_other_kinds_are_refused_in_one_line(name: str, value: Any, expected: str) -> None:
+    """By `Asked`, and so by `train`, whose options they are."""
+    message = f"^{re.escape(f'{name} {value!r}; expected {expected}')}$"
+    with pytest.raises(OptionError, match=message):
+        Asked(**{name: value})
+    with pytest.raises(OptionError, match=message):
+        train("nowhere", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": 5}, "data 5; expected a data set's name or path, or the train and val data sets as a tuple of two"),
+        ({"data": some("train", 1)}, r"data <inmemory\.InM.*; expected a data set's name or path, or"),
+        ({"data": (some("train", 1),)}, r"data \(<inmemory\.InM.*; expected a data set's name or path, or"),
+        ({"net": MODULE}, r"net FCN\(.*; expected a name, the path of a model file as a text, or NetOptions"),
+        ({"out": 5}, "out 5; expected a path$"),
+        ({"config": {"seed": 3}}, r"config \{'seed': 3\}; expected a path$"),
+        ({"stages": 32}, r"stages 32; expected strides, coarsest first, such as \(32, 16, 8\)$"),
+        ({"resume": "no"}, "resume 'no'; expected true or false$"),
+        ({"listener": 3}, "listener 3; expected a function that takes a Tick$"),
+        ({"command": None}, "command None; expected a text$"),
+        ({"started": "now"}, "started 'now'; expected a number of seconds, of time.monotonic$"),
+        ({"init": 0}, "init 0; expected a list of texts$"),
+        ({"init": [Path("a.pth"), 3]}, r"init \('a.pth', 3\); expected a list of texts$"),
+        ({"inputs": ["image", 3]}, r"inputs \('image', 3\); expected a list of texts$"),
+    ],
+)
+def test_what_else_train_takes_is_checked_too(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"^{message}") as caught:
+        train(**{"data": "nowhere", **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, {}),
+        ({"init": "a.pth"}, {"init": ("a.pth",)}),
+        ({"init": [Path("a.pth"), "b.pth"]}, {"init": ("a.pth", "b.pth")}),
+        ({"init": None, "net_options": None}, {}),
+        ({"net": "m.safetensors"}, {"net": "m.safetensors", "init": ("m.safetensors",)}),
+        ({"net": "m.safetensors", "init": Path("a.pth")}, {"net": "m.safetensors", "init": ("a.pth",)}),
+        ({"inputs": ["a"], "splits": ["x", "y"]}, {"inputs": ("a",), "splits": ("x", "y")}),
+        ({"inputs": {"a": 1}.keys(), "trackers": []}, {"inputs": ("a",), "trackers": ()}),
+        ({"lr": 0.1, "net_options": {"width": 1}}, {"overrides": {"lr": 0.1}, "net_options": {"width": 1}}),
+    ],
+)
+def test_what_train_takes_is_what_is_asked_for(
+    given: dict[str, Any], asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Call] = []
+    monkeypatch.setattr("fullconv.training.train.train_in_stages", lambda call, *_: calls.append(call))
+    train("data", **given)
+    assert calls[0].asked == Asked(**asked)
 
 
 def test_trackers_that_are_not_installed_are_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +308,17 @@ def test_options_survive_run_yaml(splits: Splits, recipe: str) -> None:
         ({"threads": "2"}, "threads '2' in run.yaml; expected a whole number"),
         ({"compile": 1}, "compile 1 in run.yaml; expected true or false"),
         ({"precision": 16}, "precision 16 in run.yaml; expected a text"),
+        ({"data": ["a"]}, "data ('a',) in run.yaml; expected a text"),
+        ({"init": 3}, "init 3 in run.yaml; expected a list of texts"),
+        ({"init": 0}, "init 0 in run.yaml; expected a list of texts"),
+        ({"init": ["a.pth", 3]}, "init ('a.pth', 3) in run.yaml; expected a list of texts"),
+        ({"trackers": "wandb"}, "trackers 'wandb' in run.yaml; expected a list of texts"),
+        ({"splits": 3}, "splits 3 in run.yaml; expected the names of two, such as trainaug and val2012"),
+        (
+            {"splits": ["train"]},
+            "splits ('train',) in run.yaml; expected the names of two, such as trainaug and val2012",
+        ),
+        ({"splits": "ab"}, "splits 'ab' in run.yaml; expected the names of two, such as trainaug and val2012"),
     ],
 )
 def test_values_of_a_file_are_of_their_types(splits: Splits, changes: dict[str, object], message: str) -> None:
@@ -301,7 +396,7 @@ def test_runs_of_older_versions_can_be_gone_on_with() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"recipe": ...}, {"recipe": None}, {"recipe": 3}, {"net": ...}, {"name": ...}, {"seed": ...},
-     {"splits": 3}, {"splits": ["train"]}, {"splits": ["a", "b", "c"]}, {"init": 3}, {"trackers": 3}],
+     {"data": ...}, {"precision": ...}],
 )  # fmt: skip
 def test_run_yaml_of_another_kind_is_refused(change: dict[str, object]) -> None:
     value = {**yaml.safe_load(BEFORE), **change}

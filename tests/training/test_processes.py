@@ -1,10 +1,9 @@
-"""Several processes: what they tell each other, and how they end, in real ones."""
+"""Several processes: what they tell each other, and decide together, in real ones."""
 
 from __future__ import annotations
 
 import json
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ import torch
 from torch import distributed
 
 from fullconv.errors import DataError, TrainingError
-from fullconv.training import processes as module
-from fullconv.training.processes import agree, agreed, count, is_main, rank, text_of_main, total, watched
+from fullconv.training.processes import agree, agreed, count, is_main, least, rank, text_of_main, total
 from spawned import processes
 
 CPU = torch.device("cpu")
@@ -24,41 +22,14 @@ def test_one_process_talks_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(distributed, name, lambda *_: pytest.fail("something was sent"))
     assert (rank(), count(), is_main()) == (0, 1, True)
     assert total([0.1, 2], CPU) == [0.1, 2]
+    assert least(3) == 3
     assert text_of_main("a") == "a"
     agree(None)
     with pytest.raises(TrainingError, match="^no space is left$"):
         agree("no space is left")
-    with pytest.raises(RuntimeError, match="^Gloo$"), watched():
-        raise RuntimeError("Gloo")
     assert agreed(lambda: 3) == 3
     with pytest.raises(DataError, match="^mask 7.png$"):
         agreed(mask)
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [(distributed.DistNetworkError("a"), True), (RuntimeError("[x/Gloo/y] a"), True), (RuntimeError("a"), False)],
-)
-def test_errors_of_collectives_are_told_from_others(error: RuntimeError, said: bool) -> None:
-    assert module._of_a_collective(error) is said
-
-
-def test_a_stranger_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "count", lambda: 2)
-    word, peers = module.WORD.pack(1), {}
-    with socket.create_server(("", 0)) as listener:
-        callers = []
-        for said in (b"token?" + word, b"tok", b"", b"token!" + word):
-            callers.append(socket.create_connection(("localhost", listener.getsockname()[1]), timeout=9))
-            callers[-1].sendall(said)
-            callers[-1].shutdown(socket.SHUT_WR)
-        module._receive(listener, b"token!", peers)
-        assert list(peers) == [1]
-        peers[1].sendall(b"in")
-        peers[1].close()
-        assert [caller.recv(9) for caller in callers] == [b"", b"", b"", b"in"]
-        for caller in callers:
-            caller.close()
 
 
 def mask() -> None:
@@ -66,16 +37,15 @@ def mask() -> None:
 
 
 TALK = r"""
-import json, os, time
+import json
 import torch
 from fullconv.errors import DataError, TrainingError
-from fullconv.training import processes as module
-from fullconv.training.processes import agree, agreed, count, is_main, rank as own, text_of_main, total, watched
+from fullconv.training.processes import agree, agreed, count, is_main, rank as own, least, text_of_main, total
 
-module.SILENT_SECONDS = 3.0
 cpu = torch.device("cpu")
 assert (own(), count(), is_main()) == (rank, world, rank == 0)
 found = {"total": total([rank, 0.1 * 3**rank, 2.0**53 if rank == 0 else 1.0], cpu), "none": total([], cpu)}
+found["least"] = [least(value) for value in ((5, 3, 4)[rank], -(2**40) - rank, rank == 0, True)]
 texts = ["", "a", "Stra\u00dfe \u6c34 \U0001f6e3\ufe0f\n", "name\udcff.png", "x" * 70000]
 found["texts"] = [text_of_main(text if rank == 0 else "another") == text for text in texts]
 agree(None)
@@ -97,43 +67,11 @@ for work in (read, write):
         agreed(work)
     except TrainingError as error:
         found["problems"].append(str(error))
-for error in (DataError("a"), RuntimeError("shapes differ"), TrainingError("Gloo, said by ours"), KeyError("k")):
-    try:
-        with watched():
-            raise error
-    except Exception as same:
-        assert same is error
-threads = []
-import threading
-with watched():
-    threads.append(threading.active_count())
-    total([1.0], cpu)
-    if rank == 0:
-        time.sleep(5)  # longer than the silence, after the others have left
-threads.append(threading.active_count())
-with watched():  # the other order: the main process goes first
-    if rank:
-        time.sleep(5)
-found["threads"] = threads
-module.MEETING_SECONDS = 1.0
-if rank == 1:
-    os.environ["MASTER_ADDR"] = "nowhere.invalid"
-try:
-    with watched():
-        found["problems"].append("met")
-except TrainingError as error:
-    found["problems"].append(str(error).replace(str(error).split("port ")[1].split()[0], "PORT"))
 print(json.dumps(found))
 """
 
 
-UNMET = (
-    "the processes cannot connect for their heartbeats (port PORT of localhost: TimeoutError: timed out); open the "
-    "ports between the machines, or set MASTER_ADDR to an address of the first that all others reach"
-)
-
-
-def test_three_processes_talk_and_the_early_ones_are_not_missed(tmp_path: Path) -> None:
+def test_three_processes_talk(tmp_path: Path) -> None:
     ended = processes(3, tmp_path, TALK)
     assert [each.code for each in ended] == [0, 0, 0], ended
     for each in ended:
@@ -143,6 +81,7 @@ def test_three_processes_talk_and_the_early_ones_are_not_missed(tmp_path: Path) 
         assert found["total"][:2] == [3, pytest.approx(1.3, rel=1e-15)]
         assert found["total"][2] in (2.0**53, 2.0**53 + 2)
         assert found["none"] == []
+        assert found["least"] == [3, -(2**40) - 2, 0, 1]
         assert found["texts"] == [True] * 5
         host = socket.gethostname()
         assert found["problems"] == [
@@ -151,40 +90,57 @@ def test_three_processes_talk_and_the_early_ones_are_not_missed(tmp_path: Path) 
             f"process 3 of 3 ({host}): mask 2.png ä",
             f"process 2 of 3 ({host}): unreadable",
             f"process 3 of 3 ({host}): OSError: disk full",
-            f"process 1 of 3 ({host}): {UNMET}",
         ]
-        assert found["threads"][0] - found["threads"][1] == 1, "the thread of heartbeats, and its end"
     assert len({json.dumps(json.loads(each.out)["total"]) for each in ended}) == 1
 
 
-DEATH = r"""
-import os, signal, time
+DECIDED = r"""
+import json
+from dataclasses import replace
 import torch
-from torch import distributed
-from fullconv.training import processes as module
-from fullconv.training.processes import total, watched
+from fullconv.errors import TrainingError
+from fullconv.nets import precision
+from fullconv.training import once
+from fullconv.training.options import Asked
+from inmemory import some
 
-module.SILENT_SECONDS = 3.0
-with watched():
-    total([1.0], torch.device("cpu"))
-    if rank == VICTIM:
-        (folder / "since").write_text(str(time.time()))
-        os.kill(os.getpid(), signal.SIGNAL)
-    if rank == BUSY:
-        time.sleep(30)
-    total([1.0], torch.device("cpu"))
+data = some("train", 160, (24, 32)), some("val", 2)
+asked = Asked(net="fcn1s-slim", net_options={"width": 0.1}, steps=1, threads=1)
+opened = once._open(once.Call(asked, data, None, lambda tick: None, "", 0.0), folder / "r", None, False)
+
+def decided(has_bfloat16, base=None, **more):
+    precision.has_bfloat16 = lambda device: bool(has_bfloat16[rank])
+    try:
+        return once._resolved(replace(asked, **more), opened, base, torch.device("cpu"))
+    except TrainingError as error:
+        return str(error)
+
+first = decided((1, 1, 1))
+others = decided((1, 0, 1)), decided((0, 1, 1)), decided((0, 0, 0), first), decided((1, 1, 1), precision="float32")
+found = {"precision": [each.precision for each in (first, *others)]}
+found["unknown"] = decided((1, 1, 1), precision="half")
+tried = []
+found["batches"] = []
+for trials in TRIALS:
+    once.fitting_batch = lambda *args: (tried.append(args[2]), trials[rank])[1]
+    recipe = decided((1, 0, 1), overrides={"batch": "auto"}).recipe
+    found["batches"].append([recipe.batch, recipe.accumulate])
+found["tried"] = tried
+print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize(("victim", "busy", "signal"), [(1, 0, "SIGKILL"), (0, 2, "SIGSTOP"), (2, 0, "SIGSTOP")])
-def test_a_death_ends_all(tmp_path: Path, victim: int, busy: int, signal: str) -> None:
-    """One of the others is busy with its own, one waits for the group."""
-    code = DEATH.replace("VICTIM", str(victim)).replace("BUSY", str(busy)).replace("SIGNAL", signal)
-    ended = processes(3, tmp_path, code)
-    seconds = time.time() - float((tmp_path / "since").read_text())
-    assert seconds < 20
-    assert ended[victim].code == -9  # where it was stopped, by the test
-    lost = f"fullconv: process {victim + 1} of 3 on {socket.gethostname()} "
-    why = "has ended" if signal == "SIGKILL" else "has been silent for 3 s"
-    expected = (1, f"{lost}{why}; this process ends: go on with --resume when all are back\n")
-    assert [(each.code, each.err) for rank, each in enumerate(ended) if rank != victim] == [expected] * 2
+def test_three_processes_take_what_suits_all(tmp_path: Path) -> None:
+    """Batch and parts of each by trial, the recipe's being 6; and the precision that each would take."""
+    trials = {
+        ((24, 1), (12, 1), (48, 1)): [36, 1],
+        ((12, 1), (6, 2), (6, 3)): [18, 9],  # of two images each
+        ((6, 3), (6, 1), (6, 2)): [18, 9],
+    }
+    for each in processes(3, tmp_path, DECIDED.replace("TRIALS", repr(list(trials)))):
+        assert (each.code, each.err) == (0, "")
+        found = json.loads(each.out)
+        assert found["precision"] == ["bfloat16", "float32", "float32", "bfloat16", "float32"]
+        assert found["unknown"].startswith(f"process 1 of 3 ({socket.gethostname()}): unknown precision 'half'")
+        assert found["batches"] == list(trials.values())
+        assert found["tried"] == ["float32"] * 3

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from fullconv.data.sample import SEMANTIC
 from fullconv.errors import DataError, OptionError, TrainingError
 from fullconv.labels import LabelSet
 from fullconv.nets import build
-from fullconv.training.run import COLUMNS, Row, RunFolder
-from fullconv.weights.modelfile import ModelFile, write_model
+from fullconv.training.run import COLUMNS, RunFolder, how_far
+from fullconv.training.table import Row
+from fullconv.weights.modelfile import KEY, ModelFile, write_model
 
 
 def test_a_run_folder_makes_nothing_before_it_is_written_to(tmp_path: Path) -> None:
@@ -86,6 +90,49 @@ def test_the_first_free_name(tmp_path: Path) -> None:
         path.mkdir()
         found.append(path.name)
     assert found == ["wafer", "wafer-2", "wafer-3"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no locks of this kind")
+def test_a_folder_is_held_by_one_and_may_be_handed_over(tmp_path: Path) -> None:
+    first, second, third = (RunFolder(tmp_path / "run") for _ in range(3))
+    taken = "^another process trains in .*run; choose another --out$"
+    first.hold()
+    with pytest.raises(OptionError, match=taken):
+        second.hold()
+    second.hold(first)
+    with pytest.raises(OptionError, match=taken):
+        third.hold(first)  # it is handed over once
+    first.release()
+    with pytest.raises(OptionError, match=taken):
+        third.hold()
+    second.release()
+    third.hold()
+    third.write_options({})
+    third.release()
+    with pytest.raises(OptionError, match="holds a run already"):
+        first.hold()
+    RunFolder(tmp_path / "run", resume=True).hold()  # nor did that one keep it
+
+
+def test_only_what_a_hold_made_is_gone_after_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for path in ("mine", "runs/new"):
+        folder = RunFolder(tmp_path / path)
+        folder.hold()
+        assert folder.path.is_dir()
+        folder.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    held = RunFolder(tmp_path / "runs" / "new")
+    held.hold()
+    other = RunFolder(tmp_path / "runs" / "new")
+    if os.name == "posix":
+        with pytest.raises(OptionError, match="another process trains in"):
+            other.hold()
+    other.release()  # as processes do that did not hold it
+    assert held.path.is_dir()
+    (held.path / "file").write_text("")
+    held.release()
+    assert (held.path / "file").exists()
 
 
 def test_metrics_are_a_table_that_any_csv_reader_reads(tmp_path: Path) -> None:
@@ -408,3 +455,45 @@ def test_only_a_scored_best_model_has_a_mean_iu(tmp_path: Path) -> None:
     for metrics, expected in (({}, -1), ({"val": {"mean_iu": 0.25}}, 0.25)):
         write_model(folder.best, ModelFile(net, labels, {}, metrics))
         assert folder.best_mean_iu() == expected
+
+
+@pytest.mark.parametrize(
+    ("training", "known"),
+    [
+        ({"steps_done": 7, "seconds": 1.5, "progress": 0.25, "seed": 3}, {"steps_done", "seconds", "progress"}),
+        ({"steps_done": 0, "seconds": 0, "progress": 1}, {"steps_done", "seconds", "progress"}),
+        ({"steps_done": 7}, {"steps_done"}),
+        ({"steps_done": True, "seconds": "1", "progress": 1.01}, set()),
+        ({"steps_done": -1, "seconds": None, "progress": [1]}, set()),
+        ({"steps_done": 1 << 60, "seconds": 1e300, "progress": -0.1}, set()),
+        ({}, set()),
+        ([], set()),
+        (None, set()),
+        ("steps_done", set()),
+    ],
+)
+def test_the_last_model_says_how_far_a_run_had_come(tmp_path: Path, training: Any, known: set[str]) -> None:
+    header = json.dumps({"format": 1, "training": training})
+    save_file({}, tmp_path / "last.safetensors", {KEY: header})
+    expected = {key: training[key] for key in known}
+    assert how_far(tmp_path) == expected
+
+
+def test_of_no_last_model_or_a_damaged_one_nothing_is_known(tmp_path: Path) -> None:
+    assert how_far(tmp_path) == {}
+    last = tmp_path / "last.safetensors"
+    net, labels = build("fcn32s-slim", 2, width=0.1), {SEMANTIC: LabelSet.numbered(2)}
+    write_model(last, ModelFile(net, labels, {"steps_done": 5}))
+    assert how_far(tmp_path) == {"steps_done": 5}
+    content = last.read_bytes()
+    for damaged in (b"", content[:-1], content[:100], b"\xff" * 100, content.replace(b'"format', b"'format")):
+        last.write_bytes(damaged)
+        assert how_far(tmp_path) == {}
+    last.unlink()
+    last.mkdir()
+    assert how_far(tmp_path) == {}
+    save_file({}, tmp_path / "bare.safetensors")
+    (tmp_path / "bare.safetensors").replace(tmp_path / "file")
+    last.rmdir()
+    (tmp_path / "file").replace(last)
+    assert how_far(tmp_path) == {}

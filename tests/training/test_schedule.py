@@ -17,16 +17,22 @@ fractions = st.floats(0, 1)
 
 def test_steps_alone_count_where_steps_are_given() -> None:
     length = Length(steps=8, seconds=None)
-    assert [length.progress(step, 1e9, 100) for step in (0, 1, 4, 8, 9)] == [0, 0.125, 0.5, 1, 1]
+    assert [length.progress(step, 1e9, 50, 100) for step in (0, 1, 4, 8, 9)] == [0, 0.125, 0.5, 1, 1]
 
 
 def test_minutes_leave_the_reserve_for_the_end() -> None:
     length = Length(steps=None, seconds=60)
-    assert [length.progress(7, elapsed, 10) for elapsed in (0, 5, 25, 50, 51)] == [0, 0.1, 0.5, 1, 1]
+    assert [length.progress(7, elapsed, 0, 10) for elapsed in (0, 5, 25, 50, 51)] == [0, 0.1, 0.5, 1, 1]
+
+
+def test_what_was_over_before_the_first_step_is_no_progress() -> None:
+    length = Length(steps=None, seconds=180)
+    assert [length.progress(0, elapsed, 20, 10) for elapsed in (0, 20, 95, 170, 171)] == [0, 0, 0.5, 1, 1]
 
 
 def test_a_reserve_beyond_the_time_ends_the_run() -> None:
-    assert Length(steps=None, seconds=5).progress(0, 0.1, 8) == 1
+    assert Length(steps=None, seconds=5).progress(0, 0.1, 0, 8) == 1
+    assert Length(steps=None, seconds=5).progress(0, 6, 6, 1) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.floats(0, 200), st.floats(0, 90)), max_size=20), st.booleans())
@@ -34,7 +40,7 @@ def test_progress_never_falls_whatever_is_measured(moments: list[tuple[int, floa
     length = Length(None, 100) if by_time else Length(100, None)
     place, last = Place(), 0.0
     for step, elapsed, reserve in moments:
-        place.reach(length.progress(step, elapsed, reserve))
+        place.reach(length.progress(step, elapsed, 3, reserve))
         assert last <= place.progress <= 1
         last = place.progress
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from caffe_nets import caffe_net
 from caffe_writer import write_caffemodel
@@ -29,6 +32,7 @@ from fullconv.training.once import Call
 from fullconv.training.options import RunOptions
 from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES, Fit, fitted
+from fullconv.training.run import RunFolder
 from fullconv.training.stages import Plan, read_config
 from fullconv.training.train import train
 from inmemory import InMemory, some
@@ -73,6 +77,12 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return load_file(folder / f"{name}.safetensors")
 
 
+def seconds_of(folder: Path) -> float:
+    """As the last model of a stage has them."""
+    with safe_open(folder / "last.safetensors", "pt") as file:
+        return float(json.loads(file.metadata()["fullconv"])["training"]["seconds"])
+
+
 def equal(first: Path, second: Path) -> bool:
     """The last weights of two runs, bit for bit."""
     one, other = weights(first), weights(second)
@@ -84,7 +94,8 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three stages of four steps, never stopped."""
     out = tmp_path_factory.mktemp("staged") / "run"
     done = train(TINY, NET, out=out, stages=STAGES, steps=4, workers=2, lr=1e-2, seed=3, **SMALL)
-    assert (done.path, done.model, done.steps, done.stopped) == (out, out / "best.safetensors", 4, False)
+    assert (done.path, done.model, done.steps, done.stopped) == (out, out / "best.safetensors", 12, False)
+    assert done.seconds > sum(seconds_of(out / name) for name in FOLDERS), "a stage's end is after its last model"
     return out
 
 
@@ -271,10 +282,11 @@ def test_a_run_that_was_stopped_in_any_stage_ends_as_it_would_have(
     options = {**SMALL, "workers": 2, "lr": 1e-2, "seed": 3}
     stopped = train(TINY, NET, out=out, stages=STAGES, steps=4, listener=press_ctrl_c(at), **options)
     assert stopped.stopped
-    assert stopped.path == out
+    assert (stopped.path, stopped.steps) == (out, at)
     assert sorted(str(path.parent.relative_to(out)) for path in out.rglob("run.yaml")) == begun
     done = train(TINY, out=out, resume=True)
     assert (done.path, done.model, done.stopped) == (out, out / "best.safetensors", False)
+    assert done.steps == 12, "also those of stages that were done before"
     for name in FOLDERS:
         assert equal(out / name, staged / name)
         one, other = (options_of(run / name) for run in (out, staged))
@@ -304,8 +316,105 @@ def test_a_run_that_ended_between_two_stages_goes_on_with_the_next(staged: Path,
     assert equal(done.path, staged)
     before = (done.path / "metrics.csv").read_bytes()
     again = train(TINY, out=tmp_path / "run", resume=True)  # nothing is left to do
-    assert again.steps == 4
+    assert again.steps == 12
     assert (done.path / "metrics.csv").read_bytes() == before
+
+
+def test_stages_that_were_done_before_a_resume_count_as_far_as_their_last_models_tell(
+    staged: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(staged, tmp_path / "run")
+    (tmp_path / "run" / "32s" / "last.safetensors").write_bytes(b"")  # damage there hinders nothing
+    done = train(TINY, out=tmp_path / "run", resume=True)
+    assert (done.steps, done.finished) == (8, True)
+    header = {"format": 1, "training": {"steps_done": 1000, "seconds": 1e6}}
+    save_file({}, tmp_path / "run" / "16s" / "last.safetensors", {"fullconv": json.dumps(header)})
+    done = train(TINY, out=tmp_path / "run", resume=True)
+    assert done.steps == 1004
+    assert 1e6 < done.seconds < 1e6 + 100
+
+
+def test_the_warnings_of_all_stages_are_told(staged: Path, tmp_path: Path) -> None:
+    shutil.copytree(staged / "32s", tmp_path / "run" / "32s")
+    *_, newest = sorted((tmp_path / "run" / "32s" / "state").iterdir())
+    newest.write_bytes(b"")
+    done = train(TINY, out=tmp_path / "run", resume=True)
+    (warning,) = done.warnings
+    assert warning.startswith(f"{newest.name} is damaged (empty); went on from step ")
+
+
+def held(path: Path) -> str | None:
+    """What another process would be told that wants a folder; from a thread, to which nobody hands it over."""
+    told: list[str | None] = []
+
+    def try_it() -> None:
+        folder = RunFolder(path, resume=(path / "run.yaml").is_file())
+        try:
+            folder.hold()
+            told.append(None)
+        except OptionError as error:
+            told.append(str(error))
+        folder.release()
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    return told[0]
+
+
+def test_no_other_run_gets_the_folder_before_the_last_stage_is_done(tmp_path: Path) -> None:
+    """Nor while the data is read for a stage."""
+    out = tmp_path / "run"
+    told: list[tuple[str, str | None]] = []
+
+    def listen(tick: Tick) -> None:
+        told.append((tick.phase, held(out)))
+        if [phase for phase, _ in told].count("train") == 3 and tick.phase == "train":  # in the last stage
+            signal.raise_signal(signal.SIGINT)
+
+    stopped = train(TINY, NET, out=out, stages=(32, 8), steps=2, listener=listen, **SMALL)
+    assert (stopped.stopped, stopped.steps, held(out)) == (True, 3, None)
+    done = train(TINY, out=out, resume=True, listener=listen)
+    assert (done.finished, done.steps, held(out)) == (True, 4, None)
+    assert {phase for phase, _ in told} >= {"check", "begin", "train", "evaluate", "report"}
+    assert {message for _, message in told} == {f"another process trains in {out}; choose another --out"}
+
+
+def test_stages_do_not_begin_in_a_folder_that_is_held(tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "run")
+    other.hold()
+    with pytest.raises(OptionError, match=r"^another process trains in .*run; choose another --out$"):
+        train(TINY, NET, out=tmp_path / "run", stages=STAGES, steps=1, **SMALL)
+    assert list(other.path.iterdir()) == []
+    other.release()
+
+
+def test_staged_runs_that_begin_together_take_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = RunFolder("runs/arrays-fcn16s-slim")
+    free = RunFolder.free
+
+    def late(parent: str, name: str) -> Path:
+        path = free(parent, name)
+        if not first.path.exists():  # another process is a moment earlier
+            first.hold()
+        return path
+
+    monkeypatch.setattr(RunFolder, "free", late)
+    done = train(TINY, "fcn16s-slim", stages=(32, 16), steps=1, **SMALL)
+    assert done.path == Path("runs/arrays-fcn16s-slim-2")
+    assert (done.path / "32s" / "run.yaml").is_file()
+    assert list(first.path.iterdir()) == []
+    first.release()
+
+
+def test_stages_of_data_that_cannot_be_used_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="absent"):
+        train("absent", NET, stages=STAGES, steps=1, **SMALL)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stage_alone_is_no_run_to_go_on_with(staged: Path, tmp_path: Path) -> None:

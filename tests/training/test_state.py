@@ -29,7 +29,7 @@ from fullconv.training.recipe import Recipe
 from fullconv.training.state import Place, forget_later, load_state, save_state
 from fullconv.weights import modelfile
 
-PLACE = Place(12, 3.25, 0.123456789012345678, 7.5, 0.3, [0.1 + 0.2, 1e-300], 7)
+PLACE = Place(12, 3.25, 0.123456789012345678, 1.5, 7.5, 0.3, [0.1 + 0.2, 1e-300], 7)
 
 
 def make(kind: str, seed: int, classes: int = 3) -> tuple[FCN, Optimizer]:
@@ -137,7 +137,7 @@ def test_a_state_before_the_first_step_forgets_what_was_learned(tmp_path: Path) 
     save_state(tmp_path, net, optimizer, Place())
     again, other = make("adamw", 1)
     steps(again, other, 1, 0)
-    assert load_state(tmp_path, again, other) == (Place(0, 0.0, 0.0, 0.0, 0.0, [], 0), [])
+    assert load_state(tmp_path, again, other) == (Place(0, 0.0, 0.0, 0.0, 0.0, 0.0, [], 0), [])
     assert other.state_dict()["state"] == {}
     assert bits(again, other) == bits(net, optimizer)
 

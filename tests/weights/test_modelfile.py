@@ -179,7 +179,8 @@ class TestDamage:
         for metadata in (None, {}, {"format": "pt"}):
             save_file(load_file(small), path, metadata)
             assert "has no 'fullconv' header; expected a model written by fullconv, not bare weights" in refusal(path)
-        for text in (b"[1]", b"33", b'"x"', b'{"__metadata__": 3}', b'{"__metadata__": {"fullconv": 3}}'):
+        odd = b'{"__metadata__": 3}', b'{"__metadata__": {"fullconv": 3}}', b'{"a": {"data_offsets": []}}'
+        for text in (b"[1]", b"33", b'"x"', *odd):
             path.write_bytes(raw(text))
             assert "has no 'fullconv' header" in refusal(path)
 

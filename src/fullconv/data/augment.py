@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from fullconv.data.sample import Array, InputKind, Sample, Values
 from fullconv.errors import OptionError
+from fullconv.kinds import require_kinds
 from fullconv.labels import VOID
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 FILL = 124
 """Grey of the margin around pictures smaller than the crop; the mask is void there."""
@@ -45,7 +42,7 @@ class Augmentation:
     shift: int = 0
 
     def __post_init__(self) -> None:
-        require_kinds(self)
+        require_kinds(Augmentation, vars(self))
         low, high = self.scale
         if not 0.1 <= low <= high <= 10:
             raise OptionError(f"scale {self.scale}; expected 0.1 <= low <= high <= 10")
@@ -57,34 +54,6 @@ class Augmentation:
             raise OptionError(f"jitter {self.jitter}; expected 0..1")
         if not 0 <= self.shift <= LARGEST_SHIFT:
             raise OptionError(f"shift {self.shift}; expected 0..{LARGEST_SHIFT}")
-
-
-KINDS: dict[str, tuple[Any, int, str]] = {
-    "bool": (bool, 1, "true or false"),
-    "int": (int, 1, "a whole number"),
-    "float": (int | float, 1, "a number"),
-    "str": (str, 1, "a word"),
-    "tuple[int, int] | None": (int, 2, "two whole numbers, (H, W)"),
-    "tuple[float, float]": (int | float, 2, "two numbers, (low, high)"),
-}
-"""Annotation of an option -> type and number of its values, and what to call them."""
-
-
-def require_kinds(options: DataclassInstance) -> None:
-    """Raise OptionError unless the values of options that users and files give are of the kinds they are declared as.
-
-    Those of other kinds than `KINDS` are left to their own checks.
-    """
-    for each in fields(options):
-        if (kind := KINDS.get(str(each.type))) is None:
-            continue
-        (one, count, what), value = kind, getattr(options, each.name)
-        if value is None and str(each.type).endswith("None"):
-            continue
-        values = value if count > 1 and isinstance(value, tuple | list) else (value,)
-        right = [isinstance(v, one) and (one is bool or not isinstance(v, bool)) for v in values]
-        if len(values) != count or not all(right):
-            raise OptionError(f"{each.name} {value!r}; expected {what}")
 
 
 def augment(

@@ -211,8 +211,6 @@ def evaluate_net(
     precision: str = "float32",
     progress: Progress | None = None,
     measures: Measures | None = None,
-    *,
-    alone: bool = False,
 ) -> Evaluation:
     """Score a net on every sample of a data set, each at its own size.
 
@@ -225,7 +223,6 @@ def evaluate_net(
         precision: "float32", "bfloat16" or "auto".
         progress: called after every image.
         measures: default: the confusion matrix and the images' own scores.
-        alone: this process scores all samples, whatever others do.
 
     Raises:
         OptionError: the net's tasks, class counts or inputs are not those of the data.
@@ -234,7 +231,7 @@ def evaluate_net(
     require_fit(net.options, data)
     measures = measures or Measures()
     counters = {task: _Counters(len(labels), len(data), measures) for task, labels in data.labels.items()}
-    indices = range(len(data)) if alone else own_share(len(data))
+    indices = own_share(len(data))
 
     def stream() -> Iterator[tuple[tuple[int, Sample], Mapping[str, Values]]]:
         samples = ahead(data.__getitem__, indices, weight=lambda sample: prod(sample.size))
@@ -246,7 +243,7 @@ def evaluate_net(
             counters[task].add(index, sample.masks[task], coarse.labels()[0].cpu().numpy())
         if progress is not None:
             progress(done, len(indices))
-    if several_processes() and not alone:
+    if several_processes():
         for each in counters.values():
             each.sum_over_processes(next(net.parameters()).device)
     return Evaluation(

@@ -47,7 +47,8 @@ class ComparedRun:
         scores: of its best model on val, by the keys of `SCORES`, 0..1; None where there is none.
         iu: of each class of that model, 0..1 or None; empty if it was never scored.
         rows: of metrics.csv.
-        seconds, steps, images_per_s: spent, done, and the median; None where nothing is known.
+        seconds, steps: spent and done, over all stages; None where nothing is known.
+        images_per_s: the median, in the last stage; None where nothing is known.
         fingerprint: of the data; empty where there is none.
         finished: it reached its end.
         notes: what the reader should know of it.

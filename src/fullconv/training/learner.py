@@ -141,10 +141,12 @@ class Learner:
             finite = [all(value.isfinite().all() for value in each.values()) for each in found]
             guilty = [part for part, well in zip(parts, finite, strict=True) if not well]
             raise self._not_finite("loss", loss.total, step, guilty)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not math.isfinite(norm):
+            raise self._not_finite("gradient", float(norm), step, parts)
         if recipe.clip:
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip))
-            if not math.isfinite(norm):
-                raise self._not_finite("gradient", norm, step, parts)
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), recipe.clip, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
@@ -189,11 +191,12 @@ class Learner:
     def require_finite(self, step: int) -> None:
         """Raise NotFiniteError unless all that training goes on from is finite: a loss may be the last that was.
 
-        Weights, running statistics of batch norm and the optimizer's averages.
+        Weights, running statistics of batch norm and the optimizer's averages; of all processes, which all raise it.
         """
         averages = [value for each in self.optimizer.state.values() for value in each.values()]
         tensors = [value for value in [*self.net.state_dict().values(), *averages] if isinstance(value, Tensor)]
-        if not all(tensor.isfinite().all().item() for tensor in tensors):
+        bad = not all(tensor.isfinite().all().item() for tensor in tensors)
+        if sum(processes.total([float(bad)], self.accelerator.device)):
             raise NotFiniteError(f"weights or averages are infinite or no numbers after step {step}; {self._remedy()}")
 
     def _not_finite(self, what: str, value: float, step: int, parts: Sequence[Batch]) -> NotFiniteError:

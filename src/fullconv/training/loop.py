@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,6 @@ import torch
 
 from fullconv.errors import TrainingError
 from fullconv.inference.batches import ahead
-from fullconv.inference.evaluate import Evaluation, evaluate_net
-from fullconv.metrics import Scores
 from fullconv.training import processes
 from fullconv.training.context import Run, Trained, opening
 from fullconv.training.draws import Batches, Share
@@ -26,6 +24,7 @@ from fullconv.training.start import make_net
 from fullconv.training.state import Place, forget_later, load_state, save_state, unwritable
 from fullconv.training.summary import Summary, write_summary
 from fullconv.training.trackers import Trackers
+from fullconv.training.validation import Validation
 from fullconv.weights.modelfile import ModelFile, write_model
 
 STATE_SECONDS = 60.0
@@ -41,7 +40,7 @@ DISPLAY = 20
 """Steps to a line, at most (the released solvers' `display`)."""
 
 REPORT_SECONDS = 5.0
-"""Kept for previews, curves and the page at the end of a run bounded by time."""
+"""Kept for previews, curves and the page at the end of a run bounded by time; of a short one an eighth at most."""
 
 FAILED = "failed"
 """Folder in the run's of the state in which a loss was not finite."""
@@ -58,14 +57,12 @@ class Trainer:
     def __init__(self, run: Run, resume: bool) -> None:
         self.context = run
         self.folder, self.options, self.accelerator = run.folder, run.options, run.accelerator
-        self.asked = self.stop = False  # of this process; of all
+        self.asked = self.stop = self.save = False  # of this process; of all; a state is due
         seconds = None if run.options.minutes is None else run.options.minutes * 60
         self.length = Length(run.options.steps, seconds)
         # Until it is measured, the end is taken to need a thirtieth of the time.
         self.place = Place(reserve=min(10.0, (seconds or 0) / 30))
         self.trackers: Trackers | None = None  # of several processes the main one has them
-        self.best: Evaluation | None = None
-        self.best_iu = -1.0
         self.warnings: tuple[str, ...] = ()
         train = run.splits.train
         net, self.notes = make_net(
@@ -73,8 +70,12 @@ class Trainer:
         )
         self.notes += [*class_notes(run.splits), *run.notes]
         run.donors.clear()  # half a gigabyte, for some
+        if run.accelerator.device.type == "cuda":  # the peak is of this run alone
+            torch.cuda.reset_peak_memory_stats(run.accelerator.device)
         self.learner = Learner(net, run.options, train.pixels, run.accelerator)
+        self.validation = Validation(run)
         self.folder.add_columns(self.learner.columns)
+        self.folder.add_columns(self.validation.columns(), before=None)
         self.folder.class_names = {task: labels.names for task, labels in train.dataset.labels.items()}
         if resume:
             self.place, notes = load_state(run.folder.state, net, self.learner.optimizer)
@@ -84,13 +85,12 @@ class Trainer:
             if self.is_main:
                 forget_later(run.folder.state, self.place.step)
             run.folder.restore_rows(self.place.step)
-            self.best_iu = run.folder.best_mean_iu()
+            self.validation.best_iu = run.folder.best_mean_iu()
         self.finished = self.place.progress >= 1
         self.before = self.place.seconds
         self.recent: deque[StepLoss] = deque(maxlen=20)  # of the last steps, for the progress bar
         self.row_start, self.row_steps = time.monotonic(), 0  # of the steps since the last line
         self.speed: float | None = None
-        self.last_iu: float | None = None
         self.saving = 0.0  # seconds that the last state took
         self.spent = {"waiting for data": 0.0, "scoring val": 0.0, "saving": 0.0}
 
@@ -110,12 +110,17 @@ class Trainer:
         Raises:
             TrainingError: as `train`.
         """
-        if self.is_main:
-            with self._writing():
-                self._begin()
-        if not self.finished:
-            self._train()
-        return self._finish()
+        try:
+            if self.is_main:
+                with self._writing():
+                    self._begin()
+            if not self.finished:
+                self._train()
+            return self._finish()
+        finally:
+            if self.trackers is not None:
+                with self._writing():
+                    self.trackers.finish()
 
     def _begin(self) -> None:
         """Write the first files, and tell what is done."""
@@ -148,7 +153,7 @@ class Trainer:
         share = Share(recipe.accumulate, processes.rank(), processes.count())
         loader = Loader(data.dataset, data.sizes, recipe.augmentation, options.seed, share)
         self.row_start = time.monotonic()
-        next_state = time.monotonic() + STATE_SECONDS
+        self.next_state = time.monotonic() + STATE_SECONDS
         loading = ahead(loader, batches, threads=options.workers, depth=max(4, 2 * options.workers))
         try:
             self._advance()
@@ -168,10 +173,10 @@ class Trainer:
                     self._log()
                 if due:
                     self._evaluate()
-                if self.place.progress < 1 and time.monotonic() > next_state:
+                if self.save and self.place.progress < 1:
                     self._save_state()
                     # A state that takes long to write is written less often.
-                    next_state = time.monotonic() + max(STATE_SECONDS, 20 * self.saving)
+                    self.next_state = time.monotonic() + max(STATE_SECONDS, 20 * self.saving)
             if self.place.progress >= 1:  # else what the next line has gathered is kept in the state
                 self._log()
                 self._evaluate()
@@ -196,37 +201,39 @@ class Trainer:
 
     def _advance(self) -> None:
         """Go on with the main process's clock; where one was asked to stop, all do."""
-        own = self.elapsed if self.is_main else 0.0
-        elapsed, asked = processes.total([own, float(self.asked)], self.accelerator.device)
-        self.stop = asked > 0
-        self.place.reach(self.length.progress(self.place.step, elapsed, self.place.reserve))
+        clock = [self.elapsed, float(time.monotonic() > self.next_state)] if self.is_main else [0.0, 0.0]
+        elapsed, save, asked = processes.total([*clock, float(self.asked)], self.accelerator.device)
+        self.save, self.stop = save > 0, asked > 0
+        place = self.place
+        if place.step == 0:
+            place.begun = elapsed
+        place.reach(self.length.progress(place.step, elapsed, place.begun, place.reserve))
 
     def _finish(self) -> Trained:
-        finished = self.place.progress >= 1
-        scores = self.best.scores if self.best else None
+        finished, best = self.place.progress >= 1, self.validation.of_best()
         if self.is_main:
-            if self.best_iu < 0 or not self.folder.best.exists():  # stopped before the first evaluation
-                self._write_model(self.folder.best, None)
+            if best is None:  # stopped before the first evaluation
+                self._write_model(self.folder.best)
             summary = Summary(
                 self.folder,
                 self.context.splits,
                 self.options,
                 self.notes,
-                self.best,
+                best,
+                self.place.step,
                 self.elapsed,
+                self.accelerator.device,
                 str(self.context.record.get("command", "")),
                 self._facts(),
             )
             with self._writing():
-                scores = write_summary(summary, lambda done: self.context.tell(Tick("report", done)))
-        if self.trackers is not None:
-            self.trackers.finish()
+                write_summary(summary, lambda done: self.context.tell(Tick("report", done)))
         # Asked for while the rest was done, too, and in any process: stages that follow do not begin.
         (asked,) = processes.total([float(self.asked)], self.accelerator.device)
         return Trained(
             self.folder.path,
             self.folder.best,
-            scores,
+            best.scores if best else None,
             self.place.step,
             self.elapsed,
             self.stop or asked > 0,
@@ -246,27 +253,13 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Score val; keep the model if it is the best so far."""
-        began = time.monotonic()
-        net = self.learner.net
-        evaluation = evaluate_net(
-            net,
-            self.context.splits.val.dataset,
-            self.options.precision,
-            lambda done, total: self.context.tell(Tick("evaluate", done / total)),
-        )
-        scores = evaluation.scores
-        self.last_iu = scores.mean_iu
-        self._row(
-            val_pixel_accuracy=scores.pixel_accuracy,
-            val_mean_accuracy=scores.mean_accuracy,
-            val_mean_iu=scores.mean_iu,
-            val_fw_iu=scores.fw_iu,
-        )
+        began, validation = time.monotonic(), self.validation
+        evaluation = validation.score(self.learner.net)
+        self._row(**validation.row(evaluation))
         if self.is_main:
-            self.folder.add_class_iu(self.place.step, {t: s.iu for t, s in evaluation.by_task().items()})
-        if scores.mean_iu > self.best_iu:
-            self.best_iu, self.best = scores.mean_iu, evaluation
-            self._write_model(self.folder.best, scores)
+            self.folder.add_class_iu(self.place.step, {t: scores.iu for t, scores in evaluation.by_task().items()})
+        if validation.is_best(evaluation):
+            self._write_model(self.folder.best, validation.record(evaluation))
         spent, pause = time.monotonic() - began, 1 / EVALUATIONS
         self.spent["scoring val"] += spent
         # By the main process's clock all take the same decisions.
@@ -274,9 +267,10 @@ class Trainer:
         spent, saving = processes.total(own, self.accelerator.device)
         if self.length.seconds is not None:
             # The end needs an evaluation, files and pictures; all evaluations together may take a tenth of the time.
-            # A best model of before a resume is scored once more for its report, by one process alone.
-            again = processes.count() * spent if self.best is None else 0.0
-            self.place.reserve = max(self.place.reserve, 1.2 * (spent + saving) + again + REPORT_SECONDS)
+            # A best model of before a resume is scored once more for its report.
+            again = spent if validation.best is None else 0.0
+            report = min(REPORT_SECONDS, self.length.seconds / 8)
+            self.place.reserve = max(self.place.reserve, 1.2 * (spent + saving) + again + report)
             pause = max(pause, 10 * spent / self.length.seconds)
             if self.place.progress + pause + 2 * spent / self.length.seconds > 1:  # the one at the end comes as soon
                 pause = 1 - self.place.progress
@@ -302,32 +296,39 @@ class Trainer:
             with self._writing():
                 self.trackers.log(values, self.place.step)
 
-    def _write_model(self, path: Path, scores: Scores | None) -> None:
+    def _write_model(self, path: Path, metrics: Mapping[str, object] | None = None) -> None:
         if not self.is_main:
             return
-        record = {**self.options.to_yaml(), "steps_done": self.place.step, "seconds": round(self.elapsed, 1)}
-        metrics = {} if scores is None else {"val": scores.to_json()}
+        record = {
+            **self.options.to_yaml(),
+            "steps_done": self.place.step,
+            "progress": self.place.progress,
+            "seconds": round(self.elapsed, 1),
+        }
         with self._writing():
-            write_model(path, ModelFile(self.learner.net, self.context.splits.train.dataset.labels, record, metrics))
+            labels = self.context.splits.train.dataset.labels
+            write_model(path, ModelFile(self.learner.net, labels, record, metrics or {}))
 
     def _save_state(self) -> None:
-        if not self.is_main:
-            return
         began = time.monotonic()
         self.learner.require_finite(self.place.step)
+        if not self.is_main:
+            return
         self.place.seconds = self.elapsed
-        self.folder.sync()  # so that the lines up to this step are there when the state is
+        # Before the state, which may be the run's last: what belongs to its step is there when it is.
+        self._write_model(self.folder.last)
+        self.folder.sync()
         save_state(self.folder.state, self.learner.net, self.learner.optimizer, self.place)
-        self._write_model(self.folder.last, None)
         self.saving = time.monotonic() - began
         self.spent["saving"] += self.saving
 
     def _failed(self, error: NotFiniteError) -> TrainingError:
         """The error, with the weights that it met saved apart from the good states."""
-        if not self.is_main:
-            return error
-        path = save_state(self.folder.path / FAILED, self.learner.net, self.learner.optimizer, self.place)
-        return TrainingError(f"{error}; the weights of that step are in {path}")
+        text = ""
+        if self.is_main:
+            path = save_state(self.folder.path / FAILED, self.learner.net, self.learner.optimizer, self.place)
+            text = f"{error}; the weights of that step are in {path}"
+        return TrainingError(processes.text_of_main(text))  # all wait until they are
 
     def _tell(self) -> None:
         progress = self.place.progress
@@ -336,7 +337,5 @@ class Trainer:
         else:
             left = (1 - progress) / max(progress, 1e-9) * self.elapsed
         means = {c: sum(each.columns[c] for each in self.recent) / len(self.recent) for c in self.learner.columns}
-        per_pixel = means.get("loss_per_pixel")
-        self.context.tell(
-            Tick("train", progress, means["loss"], self.speed, left, self.last_iu, self.place.step, per_pixel)
-        )
+        told = self.speed, left, self.validation.last_iu, self.place.step, means.get("loss_per_pixel")
+        self.context.tell(Tick("train", progress, means["loss"], *told))

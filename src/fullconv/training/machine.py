@@ -51,11 +51,15 @@ def local_processes() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: its share among those of the run, a container's bound included."""
+    """Bytes that this process may still take: its share among those of the run, a container's bound included.
+
+    A container is charged for the files that were read, too; those that were not read again lately count as free.
+    """
     free = int(psutil.virtual_memory().available)
     try:
         bound, taken = (int(Path(f"/sys/fs/cgroup/memory.{what}").read_text("ascii")) for what in ("max", "current"))
-        free = min(free, max(0, bound - taken))
+        facts = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text("ascii").splitlines())
+        free = min(free, max(0, bound - taken + int(facts.get("inactive_file", 0))))
     except (OSError, ValueError):  # no container, or one without bound ("max")
         pass
     return free // local_processes()
@@ -145,7 +149,7 @@ def fitting_batch(
     Raises:
         OptionError: not even one image fits.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([]):  # first weights are drawn on the processor
         model = GridScores(FCN(net).to(device).train())
     grid = Grid(stride=stride)
     budget = SHARE * (free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0])

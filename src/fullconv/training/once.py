@@ -18,6 +18,7 @@ from fullconv.nets.precision import resolve
 from fullconv.training import processes
 from fullconv.training.context import Run, Trained
 from fullconv.training.draws import Share
+from fullconv.training.heartbeats import watched
 from fullconv.training.interrupt import interruptible
 from fullconv.training.loop import Trainer
 from fullconv.training.machine import (
@@ -54,6 +55,7 @@ class Call:
         tell: the listener.
         start: when the minutes began.
         record: more for run.yaml.
+        holder: of `out`, which the run takes over.
     """
 
     asked: Asked
@@ -63,6 +65,7 @@ class Call:
     command: str
     start: float
     record: Mapping[str, Any] = field(default_factory=dict)
+    holder: RunFolder | None = None
 
 
 def train_once(call: Call, base: RunOptions | None = None, resume: bool = False) -> Trained:
@@ -76,11 +79,12 @@ def train_once(call: Call, base: RunOptions | None = None, resume: bool = False)
         FullconvError: as `train`; where one of several processes has to raise it, all do.
     """
     accelerator = processes.join()
-    with torch.random.fork_rng(), processes.watched():
+    device = accelerator.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), watched():
         out = Path(processes.text_of_main(str(call.out or free_folder(call, base))))
         opened = processes.agreed(lambda: _open(call, out, base, resume))
-        options = opened.before or _resolved(call.asked, opened, base, accelerator.device)
-        folder = _held(call, base, opened.folder)
+        options = opened.before or _resolved(call.asked, opened, base, device)
+        folder = held(call, base, opened.folder)
         with _released(folder), _threads(options.threads):
             now = {
                 "fingerprint": opened.splits.fingerprint(),
@@ -104,14 +108,14 @@ def train_once(call: Call, base: RunOptions | None = None, resume: bool = False)
                 return trainer.run()
 
 
-def _held(call: Call, base: RunOptions | None, found: RunFolder) -> RunFolder:
+def held(call: Call, base: RunOptions | None, found: RunFolder) -> RunFolder:
     """The run's folder, held by the main process; where nobody chose its name, another run may have taken that."""
 
     def hold() -> RunFolder:
         folder = found
         while processes.is_main():
             try:
-                folder.hold()
+                folder.hold(call.holder)
                 break
             except OptionError:
                 if call.out is not None:
@@ -221,7 +225,8 @@ def _resolved(asked: Asked, opened: _Opened, base: RunOptions | None, device: to
     if automatic and "accumulate" in asked.overrides:
         raise OptionError("batch auto chooses the parts too; leave out accumulate")
     given = {key: value for key, value in asked.overrides.items() if not (automatic and key == "batch")}
-    options = processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device))
+    precision = _precision(asked, base, device)
+    options = processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device, precision))
     if not automatic:
         return options
     size = _size(options, opened.splits)
@@ -229,16 +234,25 @@ def _resolved(asked: Asked, opened: _Opened, base: RunOptions | None, device: to
         least = -(-options.recipe.batch // processes.count())
         most = max(least, min(LARGEST_TRIAL, len(opened.splits.train.dataset) // 4 // processes.count()))
         stride = options.recipe.loss_stride
-        found = processes.agreed(
-            lambda: fitting_batch(options.net, size, options.precision, device, least, most, stride)
+        batch, parts = processes.agreed(
+            lambda: fitting_batch(options.net, size, precision, device, least, most, stride)
         )
-    batch, parts = map(int, processes.text_of_main(f"{found[0]} {found[1]}").split())
+    batch, parts = processes.least(batch), -processes.least(-parts)  # what goes in parts is the least of all
     given["batch"] = batch * processes.count()
     given["accumulate"] = parts * processes.count() if parts > 1 else 1
-    return processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device))
+    return processes.agreed(lambda: _decided(replace(asked, overrides=given), opened, base, device, precision))
 
 
-def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: torch.device) -> RunOptions:
+def _precision(asked: Asked, base: RunOptions | None, device: torch.device) -> str:
+    """Of all processes: "bfloat16" where every one of them takes it."""
+    wanted = asked.precision or (base.precision if base else "auto")
+    own = processes.agreed(lambda: resolve(wanted, device))
+    return "bfloat16" if processes.least(own == "bfloat16") else "float32"
+
+
+def _decided(
+    asked: Asked, opened: _Opened, base: RunOptions | None, device: torch.device, precision: str
+) -> RunOptions:
     """Every option, by this machine, net and data."""
     net, local = cast(NetOptions, opened.net), local_processes()
     name, recipe = choose_recipe(asked, base, net, opened.splits)
@@ -248,7 +262,7 @@ def _decided(asked: Asked, opened: _Opened, base: RunOptions | None, device: tor
         with_scales(net, recipe.skip_scales),
         asked,
         (name, recipe),
-        precision=resolve(asked.precision or (base.precision if base else "auto"), device),
+        precision=precision,
         threads=chosen_threads(asked.threads if base is None or asked.threads is not None else base.threads, local),
         workers=chosen_workers(asked.workers, device, local),
         base=base,

@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, TypeVar
 
 from fullconv.errors import OptionError, unknown_name
+from fullconv.kinds import require_kinds, wrong_kind
 from fullconv.nets import NETS, NetOptions
 from fullconv.training.recipe import Recipe, overridden
 from fullconv.training.recipes import Fit, fitted
@@ -16,13 +17,6 @@ from fullconv.training.splits import SPLITS, Splits
 
 TRACKERS = {"wandb": "wandb", "mlflow": "mlflow"}
 """Of accelerate's, beside TensorBoard: name -> the package it needs."""
-
-
-_TYPES: dict[str, tuple[Any, str]] = {
-    "data": (str, "a text"), "name": (str, "a text"), "precision": (str, "a text"), "seed": (int, "a whole number"),
-    "steps": (int, "a whole number"), "minutes": (int | float, "a number"), "threads": (int, "a whole number"),
-    "workers": (int, "a whole number"), "compile": (bool, "true or false"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,18 +69,12 @@ class RunOptions:
             OptionError: a key is missing or of a wrong type.
         """
         try:
-            made = ("net", "recipe", "init", "splits", "trackers")
-            own = {key: value[key] for key in cls.__dataclass_fields__ if key not in made and key in value}
-            _require_types(own, file)
-            train, val = value.get("splits", SPLITS)
-            return cls(
-                net=NetOptions.from_json(value["net"]),
-                recipe=Recipe.from_json(value["recipe"]),
-                init=(value["init"],) if isinstance(value["init"], str) else tuple(value["init"] or ()),
-                splits=(train, val),
-                trackers=tuple(value.get("trackers", ())),
-                **own,
-            )
+            own = {key: value[key] for key in cls.__dataclass_fields__ if key not in ("net", "recipe") and key in value}
+            if own.get("init") is None or isinstance(own["init"], str):  # older versions wrote one file, or null
+                own["init"] = [own["init"]] if own.get("init") else []
+            own = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items()}
+            require_kinds(cls, own, f" in {file}")
+            return cls(net=NetOptions.from_json(value["net"]), recipe=Recipe.from_json(value["recipe"]), **own)
         except OptionError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -115,6 +103,9 @@ class Asked:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_kinds(Asked, vars(self))
+        if not isinstance(self.net, str | NetOptions | None):
+            raise wrong_kind("net", self.net, "a name, the path of a model file as a text, or NetOptions")
         if sum(v is not None for v in (self.minutes, self.epochs, self.steps)) > 1:
             raise OptionError("minutes, epochs and steps are three ways to give one length; choose one")
         if self.epochs is not None and not 0 < self.epochs < inf:
@@ -213,15 +204,6 @@ def resolve_options(
         compile=_first(asked.compile, base.compile if base else False),
         trackers=_first(asked.trackers, base.trackers if base else ()),
     )
-
-
-def _require_types(options: Mapping[str, Any], file: str) -> None:
-    """Raise OptionError unless the values of a file that anyone may have written are of their types."""
-    for name, (kind, what) in _TYPES.items():
-        value = options.get(name)
-        right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if name in options and not (right or (value is None and name in ("steps", "minutes"))):
-            raise OptionError(f"{name} {value!r} in {file}; expected {what}")
 
 
 T = TypeVar("T")

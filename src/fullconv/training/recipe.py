@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from fullconv.data.augment import Augmentation, require_kinds
+from fullconv.data.augment import Augmentation
 from fullconv.errors import OptionError, unknown_name
+from fullconv.kinds import require_kinds
 from fullconv.training.losses import CLASS_WEIGHTS, REDUCTIONS, LossOptions, parse_terms
 
 OPTIMIZERS = ("adamw", "muon", "sgd")
@@ -79,7 +80,7 @@ class Recipe:
     skip_scales: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_kinds(self)
+        require_kinds(Recipe, vars(self))
         for kind, name, choices in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from fullconv.data.text import read_yaml
-from fullconv.errors import DataError, OptionError, TrainingError, printable
+from fullconv.errors import DataError, ModelFileError, OptionError
 from fullconv.files import atomic
+from fullconv.training.table import Row, Table
 from fullconv.weights.modelfile import read_header
 
 COLUMNS = (
@@ -29,7 +28,8 @@ COLUMNS = (
 )  # fmt: skip
 """Of metrics.csv; empty where a row did not measure it. A run's further losses follow ``loss_per_pixel``."""
 
-Row = dict[str, float | None]
+FAR = {"steps_done": 2.0**53, "seconds": 1e10, "progress": 1.0}
+"""What a model's header says of how far its run had come, and the most that each can be."""
 
 
 class RunFolder:
@@ -70,18 +70,34 @@ class RunFolder:
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             why = "may not be written to" if nearest.is_dir() else "is a file"
             raise OptionError(f"{self.path} cannot be made a folder ({nearest} {why}); choose another --out")
-        self._metrics, self._classes = _Table(self.metrics, COLUMNS), _Table(self.class_iu, ("step",))
+        self._metrics, self._classes = Table(self.metrics, COLUMNS), Table(self.class_iu, ("step",))
         self.rows, self.columns, self.class_rows = self._metrics.rows, self._metrics.columns, self._classes.rows
         self.class_names: Mapping[str, Sequence[str]] = {}
         self._resume = resume
         self._held: int | None = None
+        self._made: list[Path] = []
 
-    def hold(self) -> None:
+    def hold(self, giver: RunFolder | None = None) -> None:
         """Make the folder this process's alone, until `release` or its end.
+
+        Two objects of one folder exclude each other, in one process too.
+
+        Args:
+            giver: another object of this folder, whose hold is taken over: no other process has it in between.
 
         Raises:
             OptionError: another process trains there, or has begun a run since this one looked.
         """
+        if giver is not None and giver._held is not None:
+            self._held, self._made, giver._held, giver._made = giver._held, giver._made, None, []
+        else:
+            self._lock()
+        if not self._resume and self.options.exists():
+            self.release()
+            raise self._taken()
+
+    def _lock(self) -> None:
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         if fcntl is not None:
             descriptor = os.open(self.path, os.O_RDONLY)
@@ -93,14 +109,14 @@ class RunFolder:
                 raise OptionError(f"another process trains in {self.path}; choose another --out") from error
             except OSError:  # a file system without locks
                 os.close(descriptor)
-        if not self._resume and self.options.exists():
-            self.release()
-            raise self._taken()
+        self._made = missing
 
     def release(self) -> None:
-        """Let others have the folder, which `hold` made this process's; it is gone if nothing was written."""
-        with suppress(OSError):  # not empty
-            self.path.rmdir()
+        """Let others have the folder, which `hold` made this process's; what `hold` made is gone if it is empty."""
+        for path in self._made:
+            with suppress(OSError):  # not empty
+                path.rmdir()
+        self._made = []
         if self._held is not None:
             os.close(self._held)
             self._held = None
@@ -145,9 +161,13 @@ class RunFolder:
         value = metrics.get("val", {}).get("mean_iu")
         return -1.0 if value is None else float(value)
 
-    def add_columns(self, extra: Iterable[str]) -> None:
-        """Further columns of metrics.csv, after the other losses; rows that are there already have nothing in them."""
-        self._metrics.add_columns(extra, before="lr")
+    def add_columns(self, extra: Iterable[str], before: str | None = "lr") -> None:
+        """Further columns of metrics.csv; rows that are there already have nothing in them.
+
+        Args:
+            before: the column that they come before, as other losses do; None: they are the last.
+        """
+        self._metrics.add_columns(extra, before)
 
     def add(self, row: Row) -> None:
         """Append a line to metrics.csv.
@@ -197,116 +217,22 @@ class RunFolder:
         self._classes.add_columns(self._classes.restore(step))
 
 
+def how_far(folder: Path) -> dict[str, float]:
+    """How far a run had come when it wrote its last model: those of `FAR` that are known.
+
+    Only the best model of a run has to be whole: of a last one that is missing, damaged or odd nothing is known.
+    """
+    try:
+        training = read_header(folder / "last.safetensors").get("training")
+    except ModelFileError:
+        return {}
+    found = training if isinstance(training, dict) else {}
+    numbers = {key: value for key, value in found.items() if key in FAR and isinstance(value, int | float)}
+    return {key: value for key, value in numbers.items() if not isinstance(value, bool) and 0 <= value <= FAR[key]}
+
+
 class _Unshared(yaml.SafeDumper):
     """Writes a value that occurs twice twice: `read_yaml` takes no aliases."""
 
     def ignore_aliases(self, _: object) -> bool:
         return True
-
-
-class _Table:
-    """A CSV file of numbers that grows by lines; its header and what was read back are written anew, atomically.
-
-    Attributes:
-        columns: of the file; may grow.
-        rows: of the file, by column; columns that a row lacks are empty.
-    """
-
-    def __init__(self, path: Path, columns: Iterable[str]) -> None:
-        self.path = path
-        self.columns = list(columns)
-        self.rows: list[Row] = []
-        self._header: list[str] | None = None  # of the file that this object has written
-
-    def add_columns(self, names: Iterable[str], before: str | None = None) -> None:
-        place = len(self.columns) if before is None else self.columns.index(before)
-        self.columns[place:place] = [name for name in dict.fromkeys(names) if name not in self.columns]
-
-    def append(self, row: Row) -> None:
-        self.rows.append(row)
-        if self._header != self.columns:
-            self._rewrite()
-            return
-        with _writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
-            self._write(file, [row])
-
-    def sync(self) -> None:
-        if self._header == self.columns:
-            with _writing(self.path), self.path.open("rb+") as file:
-                os.fsync(file.fileno())
-        elif self.rows or self.path.exists():  # what `restore` dropped must not come back with a later state
-            self._rewrite()
-
-    def restore(self, step: int) -> list[str]:
-        """The file's columns, which may be fewer, more and in another order; none if there is no file."""
-        if not self.path.is_file():
-            return []
-        try:
-            header, lines, first = self._read()
-        except (OSError, ValueError, csv.Error) as error:
-            raise self._unreadable(error) from error
-        rows: list[Row] = []
-        damaged: tuple[int, str] | None = None
-        for number, line in enumerate(lines, first):
-            row = _row(line, header)
-            if row is None:
-                damaged = damaged or (number, line)
-            elif (row["step"] or 0) <= step:
-                if damaged:
-                    found, expected = f"line {damaged[0]}: found {damaged[1][:40]!r}", f"{len(header)} numbers"
-                    raise self._unreadable(f"{found}, expected {expected}")
-                rows.append(row)
-        self.rows[:] = rows
-        self._header = None
-        return header
-
-    def _read(self) -> tuple[list[str], list[str], int]:
-        """Header, complete lines below it, and the number of the first of them."""
-        content = self.path.read_bytes()
-        text = content[: content.rfind(b"\n") + 1].decode("utf-8", "replace")
-        lines = io.StringIO(text, newline="")
-        reader = csv.reader(lines, strict=True)  # of the header alone, for names may be quoted; no number is
-        header = next(reader, ["step"])
-        if header[:1] != ["step"] or len(set(header)) < len(header):
-            raise ValueError(f"line 1: found {','.join(header)[:40]!r}, expected columns, the first of them step")
-        return header, lines.read().split("\n")[:-1], reader.line_num + 1
-
-    def _unreadable(self, why: object) -> DataError:
-        return DataError(f"{printable(self.path)} cannot be read ({why}); move it away to go on without it")
-
-    def _rewrite(self) -> None:
-        with _writing(self.path), atomic(self.path) as path, path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(self.columns)
-            self._write(file, self.rows)
-        self._header = list(self.columns)
-
-    def _write(self, file: io.TextIOBase, rows: Iterable[Row]) -> None:
-        writer = csv.DictWriter(file, self.columns, restval="")
-        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
-
-
-def _row(line: str, header: Sequence[str]) -> Row | None:
-    """The numbers of a line; None: it is damaged."""
-    fields = line.removesuffix("\r").split(",")
-    try:
-        row = dict(zip(header, [float(field) if field else None for field in fields], strict=True))
-    except ValueError:
-        return None
-    return row if (row["step"] or 0.0).is_integer() and fields[0] else None
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"{printable(path)}: cannot be written ({error.strerror}); free some space and go on with --resume"
-        ) from error
-
-
-def _text(value: float | None) -> str:
-    """Whole numbers with all their digits, as steps need, others with six."""
-    if value is None:
-        return ""
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"

@@ -28,16 +28,18 @@ class Length:
         if self.seconds is not None and not 0 < self.seconds < inf:
             raise OptionError(f"{self.seconds / 60:g} minutes; expected a number above 0")
 
-    def progress(self, step: int, elapsed: float, reserve: float) -> float:
+    def progress(self, step: int, elapsed: float, begun: float, reserve: float) -> float:
         """0..1: the share of the steps done, or of the time for training used.
 
         Args:
             elapsed: seconds of the whole command.
-            reserve: seconds at the end that are not for training: last evaluation, files, report.
+            begun: those that were over before the first step: imports, the check of the data.
+            reserve: those at the end that are not for training: last evaluation, files, report.
         """
         if self.seconds is None:
             return min(step / (self.steps or 1), 1.0)
-        return min(elapsed / max(self.seconds - reserve, 1e-9), 1.0)
+        left = self.seconds - reserve - begun
+        return min(max(elapsed - begun, 0.0) / left, 1.0) if left > 0 else 1.0
 
 
 def rate(schedule: str, warmup: float, progress: float) -> float:

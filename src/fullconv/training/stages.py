@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +21,13 @@ import torch
 from fullconv.data.text import brief, read_yaml
 from fullconv.errors import OptionError, printable, unknown_name
 from fullconv.nets import FCN, NETS, build
+from fullconv.training import processes
 from fullconv.training.context import Trained
-from fullconv.training.once import NET, Call, free_folder, train_once
+from fullconv.training.heartbeats import watched
+from fullconv.training.once import NET, Call, free_folder, held, train_once
 from fullconv.training.options import Asked, RunOptions
 from fullconv.training.recipes import SOLVERS
-from fullconv.training.run import RunFolder
+from fullconv.training.run import RunFolder, how_far
 
 FIRST_SHARE = 3
 """Of the time, for one of each further stage: three days and one in the paper (section 4.3)."""
@@ -125,9 +128,8 @@ def train_in_stages(call: Call, stages: Sequence[int] | None, config: str | Path
         net = repeated or build(cast(str, first), **asked.net_options).options
         for stride in plan.strides:
             FCN(replace(net, stride=stride, scales={}))
-    out = call.out or free_folder(replace(call, asked=replace(asked, net=plan.net)), base)
-    RunFolder(out)  # nothing is trained for a folder that is taken
-    return _train(replace(call, asked=asked, out=out), plan, 0, base)
+    with _holding(replace(call, asked=replace(asked, net=plan.net)), base) as run:
+        return _train(replace(call, asked=asked), plan, 0, run, base)
 
 
 def _planned(asked: Asked, stages: Sequence[int] | None, base: RunOptions | None, saved: Plan | None) -> Plan:
@@ -184,29 +186,63 @@ def _resume(call: Call, out: Path) -> Trained:
     stride = RunOptions.from_yaml(value).net.stride
     if folder not in places or plan.strides[places.index(folder)] != stride:  # a stage's own folder, or a stray one
         raise OptionError(f"{printable(folder)} is none of the stages {plan.strides}; name the run's folder with --out")
-    return _train(call, plan, places.index(folder), resume=True)
+    before = [how_far(place) for place in places[: places.index(folder)]]
+    with _holding(call, going_on=(out / "run.yaml").is_file()) as run:
+        done = _train(call, plan, len(before), run, resume=True)
+    return replace(
+        done,
+        steps=done.steps + sum(int(each.get("steps_done", 0)) for each in before),
+        seconds=done.seconds + sum(each.get("seconds", 0) for each in before),
+    )
 
 
-def _train(call: Call, plan: Plan, index: int, base: RunOptions | None = None, resume: bool = False) -> Trained:
-    """The stages from one on.
+@contextmanager
+def _holding(call: Call, base: RunOptions | None = None, going_on: bool = False) -> Iterator[RunFolder]:
+    """The folder of all stages: no other run gets it before the last one's end.
 
     Args:
+        base: as for `train_once`.
+        going_on: the last stage has begun.
+    """
+    processes.join()
+    with watched():
+        out = Path(processes.text_of_main(str(call.out or free_folder(call, base))))
+        folder = held(call, base, processes.agreed(lambda: RunFolder(out, going_on)))
+    try:
+        yield folder
+    finally:
+        folder.release()
+
+
+def _train(
+    call: Call, plan: Plan, index: int, run: RunFolder, base: RunOptions | None = None, resume: bool = False
+) -> Trained:
+    """The stages from one on; their steps, seconds and warnings are told together.
+
+    Args:
+        run: of `_holding`.
         base: as for `train_once`, for the first stage.
         resume: this stage has begun.
     """
-    out = cast(Path, call.out)
-    folder = plan.folder(out, index)
-    done = train_once(replace(call, out=folder, record={KEY: plan.to_yaml()}), base, resume)
+    folder = plan.folder(run.path, index)
     last = index == len(plan.strides) - 1
+    own = replace(call, out=folder, record={KEY: plan.to_yaml()}, holder=run if last else None)
+    done = train_once(own, base, resume)
     if done.stopped or last:
-        return replace(done, path=out, finished=done.finished and last)
+        return replace(done, path=run.path, finished=done.finished and last)
     options = RunFolder(folder, resume=True).read_options()
     first = plan.first or {key: value for key, value in options.items() if key != KEY}
     plan = replace(plan, first=first)
     following = plan.options(RunOptions.from_yaml(first), index + 1, done.model)
     again = Asked(threads=following.threads, workers=following.workers)  # workers a run does not take from another
     call = replace(call, asked=again, start=time.monotonic())
-    return _train(call, plan, index + 1, following)
+    rest = _train(call, plan, index + 1, run, following)
+    return replace(
+        rest,
+        steps=done.steps + rest.steps,
+        seconds=done.seconds + rest.seconds,
+        warnings=(*done.warnings, *rest.warnings),
+    )
 
 
 def _stride(path: Path) -> int:

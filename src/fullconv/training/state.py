@@ -43,7 +43,8 @@ MAX_PLACE = 1 << 20
 """Characters of JSON."""
 
 RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
-    "step": (int, 0, 10**9 - 1), "seconds": (float, 0, 1e10), "progress": (float, 0, 1), "reserve": (float, 0, 1e10),
+    "step": (int, 0, 10**9 - 1), "seconds": (float, 0, 1e10), "progress": (float, 0, 1), "begun": (float, 0, 1e10),
+    "reserve": (float, 0, 1e10),
     "next_evaluation": (float, 0, 1e10), "loss_sums": (float, -1e300, 1e300), "loss_steps": (int, 0, 10**9 - 1),
 }  # fmt: skip
 """Of a place's values in a file: type, lowest, highest."""
@@ -62,6 +63,7 @@ class Place:
         step: optimiser steps done.
         seconds: spent in the run so far, over all its sessions.
         progress: 0..1 of the run, never falling.
+        begun: seconds that were over before the first step.
         reserve: seconds kept for the run's end.
         next_evaluation: progress (0..1) at which the next evaluation is due.
         loss_sums: of the steps since the last line of metrics.csv, one a column.
@@ -71,6 +73,7 @@ class Place:
     step: int = 0
     seconds: float = 0.0
     progress: float = 0.0
+    begun: float = 0.0
     reserve: float = 0.0
     next_evaluation: float = 0.0
     loss_sums: list[float] = field(default_factory=list)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fullconv.data.check import Checked
@@ -16,10 +17,10 @@ from fullconv.data.sample import Array, Sample
 from fullconv.data.text import dotted
 from fullconv.files import atomic
 from fullconv.inference.batches import coarse_scores
-from fullconv.inference.evaluate import Evaluation, evaluate_net
+from fullconv.inference.evaluate import Evaluation
 from fullconv.inference.model import drawable
 from fullconv.labels import LabelSet
-from fullconv.metrics import ConfusionMatrix, Scores
+from fullconv.metrics import ConfusionMatrix
 from fullconv.report.charts import class_iu_png, confusion_png, curves_png
 from fullconv.report.html import Preview, Report, SplitData, write_report
 from fullconv.report.pictures import panels
@@ -39,8 +40,10 @@ class Summary:
     """What is told of a run.
 
     Attributes:
-        best: the evaluation of the best model; None: it is scored now, unless no model was ever scored.
+        best: the evaluation of the best model; None: no model was ever scored.
+        steps: done.
         seconds: the run took so far.
+        device: that predicts.
         facts: what else the loop knows, a short label and its text each, such as {"processes": "3"}.
     """
 
@@ -49,22 +52,21 @@ class Summary:
     options: RunOptions
     notes: list[str]
     best: Evaluation | None
+    steps: int
     seconds: float
+    device: torch.device
     command: str
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | None:
-    """Write previews/, curves.png, class_iu.png, confusion.png and report.html; returns the best model's scores on val.
+def write_summary(run: Summary, report: Callable[[float], None]) -> None:
+    """Write previews/, curves.png, class_iu.png, confusion.png and report.html.
 
     Args:
         report: called with the share done, 0..1.
     """
     folder, val = run.folder, run.splits.val.dataset
-    model = read_model(folder.best)
-    best = run.best
-    if best is None and model.metrics:  # resumed, and not better since
-        best = evaluate_net(model.net, val, run.options.precision, alone=True)
+    net, best = read_model(folder.best).net.to(run.device), run.best
     task = next(iter(val.labels))
     labels = val.labels[task]
     matrix = best.matrix if best else ConfusionMatrix(len(labels))
@@ -74,9 +76,9 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
     worst = [places[image.name] for image in best.worst(WORST, task)] if best else []
     chosen = list(dict.fromkeys([*spread, *worst]))
     previews: dict[int, Preview] = {}
-    (name, options), *_ = model.net.options.inputs.items()
+    (name, options), *_ = net.options.inputs.items()
     stream = ((place, val[place]) for place in chosen)
-    answers = coarse_scores(model.net, (((p, sample), sample.inputs) for p, sample in stream), run.options.precision)
+    answers = coarse_scores(net, (((p, sample), sample.inputs) for p, sample in stream), run.options.precision)
     for (place, sample), tasks in answers:
         predicted = tasks[task].labels()[0].cpu().numpy()
         picture = drawable(sample.inputs[name], options)
@@ -90,7 +92,6 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
         _write(folder.path / "class_iu.png", class_iu_png(folder.class_rows))
     _write(folder.path / "confusion.png", confusion_png(matrix.counts, labels))
     report((len(chosen) + 1) / (len(chosen) + 2))
-    scores = best.scores if best else None
     write_report(
         folder.report,
         Report(
@@ -99,7 +100,7 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
             options=dotted(run.options.to_yaml()),
             facts=_facts(run),
             labels=labels,
-            scores=scores or matrix.scores(),
+            scores=best.scores if best else matrix.scores(),
             counts=matrix.counts,
             rows=folder.rows,
             class_rows=folder.class_rows,
@@ -112,7 +113,6 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> Scores | Non
         ),
     )
     report(1.0)
-    return scores
 
 
 def _preview(sample: Sample, task: str, image: Array, predicted: Array, labels: LabelSet) -> Preview:
@@ -141,15 +141,19 @@ def _weights(run: Summary, task: str) -> tuple[float, ...]:
 def _facts(run: Summary) -> dict[str, str]:
     rows, batch = run.folder.rows, run.options.recipe.batch
     rates = [rate for row in rows if (rate := row.get("images_per_s"))]
-    steps = max((row["step"] or 0 for row in rows), default=0)
+    others = list(run.best.by_task().items())[1:] if run.best else []
     scored = {row["step"]: iu for row in rows if (iu := row.get("val_mean_iu")) is not None and math.isfinite(iu)}
     train, val = run.splits.train.dataset, run.splits.val.dataset
     facts = {
         "net": f"{run.options.net.stride}s on {run.options.net.trunk}, {run.options.net.padding} padding",
         "data": f"{run.options.data}: {len(train)} {train.split}, {len(val)} {val.split}",
         "time": f"{run.seconds / 60:.1f} min" + _share_of_steps(run),
-        "steps": f"{steps:,.0f} of {batch} images",
-        "epochs": f"{steps * batch / len(train):,.1f}",
+        "steps": f"{run.steps:,} of {batch} images",
+        "epochs": f"{run.steps * batch / len(train):,.1f}",
+        **{
+            task: f"mean IU {100 * s.mean_iu:.1f} %, pixel accuracy {100 * s.pixel_accuracy:.1f} %"
+            for task, s in others
+        },
         **({"best model": f"of step {max(scored, key=lambda step: scored[step]):,.0f}"} if scored else {}),
         "images/s": f"{np.median(rates):.1f} (median)" if rates else "n/a",
         "precision": run.options.precision,

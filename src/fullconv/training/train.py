@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fullconv.errors import OptionError
+from fullconv.kinds import wrong_kind
 from fullconv.nets import NetOptions
 from fullconv.training.context import Trained
 from fullconv.training.once import Call
@@ -80,21 +81,34 @@ def train(
 
     Raises:
         DataError: the data cannot be learned from; the first ten problems are listed.
-        OptionError: options that do not fit together.
+        OptionError: a value of a wrong kind; options that do not fit together.
         TrainingError: the loss became infinite or no number; another process ended; the disk is full.
     """
-    files = [init] if isinstance(init, str | Path) else list(init or ())
-    if isinstance(net, str) and net.endswith(MODEL_SUFFIX):
-        files = files or [net]
+    if not (len(data) == 2 if isinstance(data, tuple) else isinstance(data, str | Path | None)):
+        raise wrong_kind("data", data, "a data set's name or path, or the train and val data sets as a tuple of two")
+    rest: dict[str, tuple[Any, Any, str]] = {  # value, type, what to call it; `Asked` checks all other options
+        "out": (out, str | Path | None, "a path"),
+        "config": (config, str | Path | None, "a path"),
+        "stages": (stages, Sequence | None, "strides, coarsest first, such as (32, 16, 8)"),
+        "resume": (resume, bool, "true or false"),
+        "listener": (listener, Callable | None, "a function that takes a Tick"),
+        "command": (command, str, "a text"),
+        "started": (started, int | float | None, "a number of seconds, of time.monotonic"),
+    }
+    for name, (value, kind, expected) in rest.items():
+        if not isinstance(value, kind):
+            raise wrong_kind(name, value, expected)
+    files = _texts((init,) if isinstance(init, str | Path) else init)
+    if files in (None, ()):
+        files = (net,) if isinstance(net, str) and net.endswith(MODEL_SUFFIX) else None
     asked = Asked(
         net=net, minutes=minutes, epochs=epochs, steps=steps, recipe=recipe, seed=seed, precision=precision,
-        init=tuple(map(str, files)) or None, inputs=None if inputs is None else tuple(inputs), splits=_two(splits),
-        threads=threads, workers=workers, compile=compile, net_options=dict(net_options or {}),
-        trackers=None if trackers is None else tuple(trackers), overrides=overrides,
+        init=files, inputs=_texts(inputs), splits=_texts(splits), threads=threads, workers=workers,
+        compile=compile, net_options={} if net_options is None else net_options, trackers=_texts(trackers),
+        overrides=overrides,
     )  # fmt: skip
     if resume:
-        others = {"config": config, "stages": stages}
-        given = asked.given() + [name for name, value in others.items() if value is not None]
+        given = asked.given() + [name for name in ("config", "stages") if rest[name][0] is not None]
         if given:
             raise OptionError(f"a resumed run keeps its options; leave out {', '.join(given)}, or start a new run")
         if out is None:
@@ -104,10 +118,8 @@ def train(
     return train_in_stages(call, stages, config, resume)
 
 
-def _two(splits: Sequence[str] | None) -> tuple[str, str] | None:
-    """The names of the splits that are trained and scored on."""
-    if splits is None:
-        return None
-    if isinstance(splits, str) or len(splits) != 2:
-        raise OptionError(f"splits {splits!r}; expected the names of two, such as trainaug and val2012")
-    return splits[0], splits[1]
+def _texts(values: Any) -> Any:
+    """Several names or paths as `Asked` holds them; it refuses what is none."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return values
+    return tuple(str(each) if isinstance(each, Path) else each for each in values)

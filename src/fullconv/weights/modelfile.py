@@ -185,7 +185,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         header = json.loads(metadata[KEY])
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read ({brief(error)})") from error
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise ModelFileError(
             f"{path} has no '{KEY}' header; expected a model written by fullconv, not bare weights"
         ) from None
