@@ -154,12 +154,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--nets", nargs="+", default=["fcn8s-vgg16", "fcn8s-slim", "fcn4s-slim"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{about(args.threads)}, {args.runs} runs in turns")
     print("| net, images a step | variant | median s | spread | images/s | times plain |")
     print("|---|---|---|---|---|---|")
-    for name, images in (("fcn8s-vgg16", 1), ("fcn8s-vgg16", 4), ("fcn8s-slim", 8), ("fcn4s-slim", 8)):
+    for name, images in ((name, images) for name in args.nets for images in ((1, 4) if name == VGG else (8,))):
         runs = args.runs if name.endswith("vgg16") else 5 * args.runs
         seconds = take_turns(variants(name, images), runs)
         base = statistics.median(seconds["plain"])

@@ -397,6 +397,12 @@ class TestWhichRuns:
 
 
 class TestComparing:
+    def test_of_stages_their_strides_alone_are_options(self, tmp_path: Path) -> None:
+        stages = {"strides": [32, 8], "net": "fcn8s-slim", "minutes": None, "first": {"seed": 0, "recipe": {"lr": 1.0}}}
+        found = compare([make_run(tmp_path / "a", stages=stages), make_run(tmp_path / "b")])
+        differing = found.options(equal=False)
+        assert {name for name in differing if "stages" in name} == {"stages.strides", "stages.net"}
+
     def test_options_that_differ_and_those_that_do_not(self, tmp_path: Path) -> None:
         a = make_run(tmp_path / "a", seed=1)
         b = make_run(

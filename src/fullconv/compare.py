@@ -27,7 +27,9 @@ MAX_ROWS = 1_000_000
 
 MAX_OPTIONS = 2000
 
-_NO_OPTIONS = ("fingerprint", "command")
+_NO_OPTIONS = ("fingerprint", "command", "stages.first.")
+"""Keys of run.yaml, or their beginnings; the first stage's options are the last one's but for net, rate and weights."""
+
 _OF_A_SEED = ("seed", "data")
 """In what runs of one group may differ; which data it is, the fingerprint says better than its path."""
 
@@ -77,7 +79,7 @@ def read_run(folder: Path, name: str) -> ComparedRun:
     saved = _read_options(folder / "run.yaml")
     rows = _read_metrics(folder / "metrics.csv")
     scores, iu, notes = _read_scores(folder, name, rows)
-    options = {key: value for key, value in saved.items() if key not in _NO_OPTIONS}
+    options = {key: value for key, value in saved.items() if not key.startswith(_NO_OPTIONS)}
     far = how_far(folder)
     own = _spent(rows, far)
     before = [_spent(_read_metrics(each / "metrics.csv"), how_far(each)) for each in _stages_before(folder, options)]

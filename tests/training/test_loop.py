@@ -697,6 +697,24 @@ def test_a_run_tells_what_it_is(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_that_begins_again_and_one_whose_data_are_elsewhere_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path / "d", counts={"train": 3, "val": 1})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Killed):
+        fit(tmp_path / "r", data="d", listener=die_after(2))
+    monkeypatch.chdir(tmp_path / "r")
+    with pytest.raises(
+        OptionError, match="^d, the data of .*r, is not here; go on in the folder where .* with --data$"
+    ):
+        fit(tmp_path / "r", None, resume=True, data=None)
+    texts: list[str] = []
+    fit(tmp_path / "r", None, resume=True, data=tmp_path / "d", listener=lambda tick: texts.append(tick.text))
+    (text,) = filter(None, texts)
+    assert text.splitlines()[1].startswith("beginning again: the run was ended before its first state")
+
+
 @pytest.mark.parametrize("after", ["run.yaml", "best.safetensors", "report.html"])
 def test_a_full_disk_ends_a_run_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
     """Whatever cannot be written, and however it is: safetensors has an error of its own."""

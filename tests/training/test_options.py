@@ -405,6 +405,14 @@ def test_run_yaml_of_another_kind_is_refused(change: dict[str, object]) -> None:
         RunOptions.from_yaml(value)
 
 
+def test_what_run_yaml_lacks_is_named() -> None:
+    value = yaml.safe_load(BEFORE)
+    value = {{"seed": "sede", "steps": "stesp"}.get(key, key): each for key, each in value.items()}
+    expected = r"^my.yaml holds no run, or one of another version \(no seed, steps\); start a new one$"
+    with pytest.raises(OptionError, match=expected):
+        RunOptions.from_yaml(value, "my.yaml")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"net": None}, "the net's options are incomplete"),

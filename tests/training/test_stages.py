@@ -35,6 +35,7 @@ from fullconv.training.recipes import RECIPES, Fit, fitted
 from fullconv.training.run import RunFolder
 from fullconv.training.stages import Plan, read_config
 from fullconv.training.train import train
+from fullconv.weights.modelfile import read_header
 from inmemory import InMemory, some
 from makers import make_folder
 
@@ -93,7 +94,23 @@ def equal(first: Path, second: Path) -> bool:
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three stages of four steps, never stopped."""
     out = tmp_path_factory.mktemp("staged") / "run"
-    done = train(TINY, NET, out=out, stages=STAGES, steps=4, workers=2, lr=1e-2, seed=3, **SMALL)
+    texts: list[str] = []
+    options = {
+        "steps": 4,
+        "workers": 2,
+        "lr": 1e-2,
+        "seed": 3,
+        "listener": lambda tick: texts.append(tick.text),
+        **SMALL,
+    }
+    done = train(TINY, NET, out=out, stages=STAGES, **options)  # type: ignore[arg-type]
+    told = [text for text in texts if text and "\n" not in text and "same padding" not in text]
+    ius = [read_header(out / name / "best.safetensors")["metrics"]["val"]["mean_iu"] for name in ("32s", "16s")]
+    assert told == [
+        "stage 1 of 3: 32s", f"mean IU of 32s on val: {ius[0]:.3f}",
+        "stage 2 of 3: 16s", f"mean IU of 16s on val: {ius[1]:.3f}",
+        "stage 3 of 3: 8s",
+    ]  # fmt: skip
     assert (done.path, done.model, done.steps, done.stopped) == (out, out / "best.safetensors", 12, False)
     assert done.seconds > sum(seconds_of(out / name) for name in FOLDERS), "a stage's end is after its last model"
     return out
@@ -422,7 +439,7 @@ def test_a_stage_alone_is_no_run_to_go_on_with(staged: Path, tmp_path: Path) -> 
     shutil.copytree(staged / "32s", tmp_path / "run" / "4s")
     for out, folder in ((tmp_path / "32s", "32s"), (tmp_path / "run", "run/4s")):
         with pytest.raises(
-            OptionError, match=rf"^.*{folder} is none of the stages \(32, 16, 8\); name the run's folder with --out$"
+            OptionError, match=rf"^.*{folder} is not the folder of a run in stages \(32, 16, 8\), but .*the run's own"
         ):
             train(TINY, out=out, resume=True)
 
@@ -556,7 +573,7 @@ def test_a_single_run_is_repeated_too(tmp_path: Path) -> None:
         (None, DataError, "run.yaml: cannot be read"),
         ("- 1", OptionError, "run.yaml holds no options of a run; expected what a run folder's run.yaml holds$"),
         ("", OptionError, "holds no options of a run"),
-        ("path: data\nnames: [a, b]", OptionError, "run.yaml holds no run, or one of another version .'recipe'|'net'"),
+        ("path: data\nnames: [a, b]", OptionError, "run.yaml holds no run, or one of another version .no data, net"),
         ("a: [", DataError, "is not valid YAML"),
         ("stages: {net: 3}", OptionError, "run.yaml has stages that cannot be read"),
         ("stages: {strides: [32, 16], first: 3}", OptionError, "holds no run, or one of another version"),

@@ -251,6 +251,8 @@ def option_text(value: Any) -> str:
         return "\N{EN DASH}"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {option_text(item)}" for key, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -44,8 +44,8 @@ class Trained:
     warnings: tuple[str, ...] = ()
 
 
-def opening(run: Run, place: Place, notes: Sequence[str]) -> str:
-    """What is trained, on what, how and where, a line; then the notes."""
+def opening(run: Run, place: Place, notes: Sequence[str], resumed: bool = False) -> str:
+    """What is trained, on what, how and where, a line; where it goes on; then the notes."""
     options, recipe = run.options, run.options.recipe
     train, val = run.splits.train.dataset, run.splits.val.dataset
     length = f"{options.minutes:g} minutes" if options.minutes is not None else f"{options.steps:,} steps"
@@ -59,6 +59,8 @@ def opening(run: Run, place: Place, notes: Sequence[str]) -> str:
         lines.append("this run is finished: nothing is left to do but its report")
     elif place.step:
         lines.append(f"going on from step {place.step:,}, {100 * place.progress:.0f} % of the run")
+    elif resumed:
+        lines.append("beginning again: the run was ended before its first state, which is written after a minute")
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 

@@ -55,7 +55,7 @@ class Trainer:
     """
 
     def __init__(self, run: Run, resume: bool) -> None:
-        self.context = run
+        self.context, self.resumed = run, resume
         self.folder, self.options, self.accelerator = run.folder, run.options, run.accelerator
         self.asked = self.stop = self.save = False  # of this process; of all; a state is due
         seconds = None if run.options.minutes is None else run.options.minutes * 60
@@ -129,7 +129,8 @@ class Trainer:
             save_state(self.folder.state, self.learner.net, self.learner.optimizer, self.place)
             self.folder.write_options({**self.options.to_yaml(), **self.context.record})
         self.trackers = Trackers(self.folder.path, self.options, self.place.step)
-        self.context.tell(Tick("begin", self.place.progress, text=opening(self.context, self.place, self.notes)))
+        text = opening(self.context, self.place, self.notes, self.resumed)
+        self.context.tell(Tick("begin", self.place.progress, text=text))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 
+from fullconv.data import WAFER
 from fullconv.errors import OptionError
 from fullconv.inference.evaluate import require_fit
 from fullconv.nets import NetOptions
@@ -205,11 +206,19 @@ def _open(call: Call, out: Path, base: RunOptions | None, resume: bool) -> _Open
     net = asked.net or (known.net if known else NET)
     wanted = list(before.net.inputs) if before else asked.inputs or named_inputs(net)
     names = before.splits if before else asked.splits or (base.splits if base else SPLITS)
+    if before and call.data is None and data != WAFER and not Path(str(data)).exists():
+        raise OptionError(
+            f"{data}, the data of {folder.path}, is not here; go on in the folder where the run was started, or name "
+            "the data with --data"
+        )
     splits = open_splits(data, lambda _, done, total: call.tell(Tick("check", done / total)), wanted, names)
     if before:
         require_fit(before.net, splits.train.dataset)
         if saved.get("fingerprint") != splits.fingerprint():
-            raise OptionError(f"the data is not what {folder.path} was started on (names, sizes or labels differ)")
+            raise OptionError(
+                f"the data is not what {folder.path} was started on (names, sizes or labels differ); restore it, or "
+                f"start a new run from these weights with --init {folder.last}"
+            )
         return _Opened(folder, str(known.data if known else data), splits, None, [], before, saved)
     chosen = choose_net(net, splits.train.dataset, asked.net_options, splits.train.moments)
     init = asked.init if asked.init is not None else base.init if base else ()

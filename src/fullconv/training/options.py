@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from math import inf
 from typing import Any, TypeVar
 
@@ -74,11 +74,15 @@ class RunOptions:
                 own["init"] = [own["init"]] if own.get("init") else []
             own = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items()}
             require_kinds(cls, own, f" in {file}")
+            needed = [each.name for each in fields(cls) if each.default is MISSING]
+            if missing := [name for name in needed if name not in value]:
+                raise KeyError(f"no {', '.join(missing)}")
             return cls(net=NetOptions.from_json(value["net"]), recipe=Recipe.from_json(value["recipe"]), **own)
         except OptionError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise OptionError(f"{file} holds no run, or one of another version ({error}); start a new one") from error
+            why = error.args[0] if error.args else error
+            raise OptionError(f"{file} holds no run, or one of another version ({why}); start a new one") from error
 
 
 @dataclass(frozen=True)

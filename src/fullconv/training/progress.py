@@ -19,7 +19,7 @@ class Tick:
         mean_iu: of the last evaluation.
         step: of the training, done so far.
         loss_per_pixel: beside a loss that is a sum.
-        text: of "begin": what is trained, on what, how and where; lines.
+        text: of "begin": what is trained, on what, how and where, and which stage it is; lines.
     """
 
     phase: str

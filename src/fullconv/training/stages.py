@@ -26,6 +26,7 @@ from fullconv.training.context import Trained
 from fullconv.training.heartbeats import watched
 from fullconv.training.once import NET, Call, free_folder, held, train_once
 from fullconv.training.options import Asked, RunOptions
+from fullconv.training.progress import Tick
 from fullconv.training.recipes import SOLVERS
 from fullconv.training.run import RunFolder, how_far
 
@@ -185,7 +186,10 @@ def _resume(call: Call, out: Path) -> Trained:
     places = [plan.folder(out, index) for index in range(len(plan.strides))]
     stride = RunOptions.from_yaml(value).net.stride
     if folder not in places or plan.strides[places.index(folder)] != stride:  # a stage's own folder, or a stray one
-        raise OptionError(f"{printable(folder)} is none of the stages {plan.strides}; name the run's folder with --out")
+        raise OptionError(
+            f"{printable(folder)} is not the folder of a run in stages {plan.strides}, but at most of one stage; give "
+            "the run's own, which holds it, with --out"
+        )
     before = [how_far(place) for place in places[: places.index(folder)]]
     with _holding(call, going_on=(out / "run.yaml").is_file()) as run:
         done = _train(call, plan, len(before), run, resume=True)
@@ -224,12 +228,16 @@ def _train(
         base: as for `train_once`, for the first stage.
         resume: this stage has begun.
     """
-    folder = plan.folder(run.path, index)
-    last = index == len(plan.strides) - 1
+    folder, count = plan.folder(run.path, index), len(plan.strides)
+    last = index == count - 1
+    call.tell(Tick("begin", index / count, text=f"stage {index + 1} of {count}: {plan.strides[index]}s"))
     own = replace(call, out=folder, record={KEY: plan.to_yaml()}, holder=run if last else None)
     done = train_once(own, base, resume)
     if done.stopped or last:
         return replace(done, path=run.path, finished=done.finished and last)
+    if done.scores is not None:
+        told = f"mean IU of {plan.strides[index]}s on val: {done.scores.mean_iu:.3f}"
+        call.tell(Tick("begin", (index + 1) / count, text=told))
     options = RunFolder(folder, resume=True).read_options()
     first = plan.first or {key: value for key, value in options.items() if key != KEY}
     plan = replace(plan, first=first)
