@@ -160,7 +160,7 @@ def main() -> None:
     print(f"{about(args.threads)}, {args.runs} runs in turns")
     print("| net, images a step | variant | median s | spread | images/s | times plain |")
     print("|---|---|---|---|---|---|")
-    for name, images in ((name, images) for name in args.nets for images in ((1, 4) if name == VGG else (8,))):
+    for name, images in [(net, count) for net in args.nets for count in ((1, 4) if net.endswith("vgg16") else (8,))]:
         runs = args.runs if name.endswith("vgg16") else 5 * args.runs
         seconds = take_turns(variants(name, images), runs)
         base = statistics.median(seconds["plain"])
