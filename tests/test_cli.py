@@ -335,7 +335,7 @@ def test_what_goes_wrong_elsewhere(
 
 def test_ctrl_c_outside_training_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fullconv.inspect.named_net", lambda *args: signal.raise_signal(signal.SIGINT))
-    assert run("inspect", "fcn8s-slim") == Result(130, "", "")
+    assert run("inspect", "fcn8s-slim") == Result(130, "", "fullconv: interrupted\n")
 
 
 def test_the_demos_words(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -517,6 +517,14 @@ def test_a_run_folder_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "r" / "metrics.csv").read_bytes() == content
 
 
+def test_a_run_does_not_go_into_its_data(tmp_path: Path) -> None:
+    make_folder(tmp_path / "d", counts={"train": 3, "val": 1})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OptionError, match="d is the data's own folder; choose another --out"):
+        fit(tmp_path / "d", data=str(tmp_path / "d"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_resume_needs(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--resume needs the run's folder; add --out RUN"):
         train("wafer", resume=True)

@@ -23,6 +23,9 @@ from fullconv.cli.train import train
 from fullconv.cli.upper_bound import upper_bound
 from fullconv.errors import FullconvError, OptionError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, where that did not end a run as it should end."""
+
 app = typer.Typer(
     name="fullconv",
     help="Fully convolutional networks: train on images and masks, score, and label images of any size.",
@@ -58,7 +61,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     try:
-        sys.exit(app(standalone_mode=False) or 0)  # 130 at Ctrl-C
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            typer.echo("fullconv: interrupted", err=True)
+        sys.exit(code)
     except FullconvError as error:
         if debug:
             raise

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from fullconv.data import WAFER
-from fullconv.errors import OptionError
+from fullconv.errors import OptionError, printable
 from fullconv.inference.evaluate import require_fit
 from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
@@ -220,6 +220,8 @@ def _open(call: Call, out: Path, base: RunOptions | None, resume: bool) -> _Open
                 f"start a new run from these weights with --init {folder.last}"
             )
         return _Opened(folder, str(known.data if known else data), splits, None, [], before, saved)
+    if out.resolve() == Path(str(data)).resolve():
+        raise OptionError(f"{printable(out)} is the data's own folder; choose another --out")
     chosen = choose_net(net, splits.train.dataset, asked.net_options, splits.train.moments)
     init = asked.init if asked.init is not None else base.init if base else ()
     donors = read_donors(chosen, init)
