@@ -43,7 +43,8 @@ from fullconv.training.learner import Learner, StepLoss
 from fullconv.training.loop import Trainer
 from fullconv.training.losses import TaskLoss
 from fullconv.training.machine import cores
-from fullconv.training.options import RunOptions
+from fullconv.training.once import Call, held
+from fullconv.training.options import Asked, RunOptions
 from fullconv.training.progress import Tick
 from fullconv.training.recipes import RECIPES
 from fullconv.training.run import RunFolder
@@ -520,9 +521,19 @@ def test_a_run_folder_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_run_does_not_go_into_its_data(tmp_path: Path) -> None:
     make_folder(tmp_path / "d", counts={"train": 3, "val": 1})
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(OptionError, match="d is the data's own folder; choose another --out"):
-        fit(tmp_path / "d", data=str(tmp_path / "d"))
-    assert sorted(tmp_path.rglob("*")) == before
+    for stages in (None, (32, 16)):
+        options = {"stages": stages, "net": "fcn16s-slim"} if stages else {}
+        with pytest.raises(OptionError, match="d is the data's own folder; choose another --out"):
+            fit(tmp_path / "d", data=str(tmp_path / "d"), **options)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_generated_maps_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = Call(Asked(), "wafer", Path("wafer"), lambda tick: None, "", 0.0)
+    folder = held(call, None, RunFolder("wafer"))
+    assert folder.path == Path("wafer")
+    folder.release()
 
 
 def test_what_resume_needs(tmp_path: Path) -> None:

@@ -110,10 +110,17 @@ def train_once(call: Call, base: RunOptions | None = None, resume: bool = False)
 
 
 def held(call: Call, base: RunOptions | None, found: RunFolder) -> RunFolder:
-    """The run's folder, held by the main process; where nobody chose its name, another run may have taken that."""
+    """The run's folder, held by the main process; where nobody chose its name, another run may have taken that.
+
+    Raises:
+        OptionError: the folder is the data's, or another run has it.
+    """
+    data = call.data if call.data is not None else base.data if base else None
 
     def hold() -> RunFolder:
         folder = found
+        if isinstance(data, str | Path) and data != WAFER and folder.path.resolve() == Path(data).resolve():
+            raise OptionError(f"{printable(folder.path)} is the data's own folder; choose another --out")
         while processes.is_main():
             try:
                 folder.hold(call.holder)
@@ -220,8 +227,6 @@ def _open(call: Call, out: Path, base: RunOptions | None, resume: bool) -> _Open
                 f"start a new run from these weights with --init {folder.last}"
             )
         return _Opened(folder, str(known.data if known else data), splits, None, [], before, saved)
-    if out.resolve() == Path(str(data)).resolve():
-        raise OptionError(f"{printable(out)} is the data's own folder; choose another --out")
     chosen = choose_net(net, splits.train.dataset, asked.net_options, splits.train.moments)
     init = asked.init if asked.init is not None else base.init if base else ()
     donors = read_donors(chosen, init)
