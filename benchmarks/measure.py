@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fullconv.training.machine import cores
+from fullconv.machine import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 

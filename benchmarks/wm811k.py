@@ -72,7 +72,7 @@ def main() -> None:
         largest: Counter[str] = Counter()
         row: list[tuple[Map, Map]] = []
         stream = ((cells, {IMAGE: render(cells)}) for cells in chosen)
-        for cells, tasks in coarse_scores(model.net, stream):
+        for cells, tasks in coarse_scores(model.engine(), stream):
             predicted = tasks["semantic"].labels()[0].numpy()
             predicted[cells == 0] = 0
             counts = np.bincount(predicted.ravel(), minlength=len(labels))[1:]

@@ -109,7 +109,7 @@ def test_predict_counts_what_it_wrote(run: Run, data: Path, model: Path, tmp_pat
     images = data / "train" / "images"
     result = run("predict", model, images, "-o", tmp_path / "out", "--overlay", "--scores")
     assert result == Result(0, f"4 labelled in {tmp_path / 'out'}\n", "")
-    assert len(list((tmp_path / "out").iterdir())) == 12
+    assert len(list((tmp_path / "out").glob("0*"))) == 12
     single = run("predict", model, images / "0000.png", "-o", tmp_path / "one.png")
     assert single == Result(0, f"1 labelled: {tmp_path / 'one.png'}\n", "")
     with Image.open(tmp_path / "one.png") as mask:
@@ -117,6 +117,7 @@ def test_predict_counts_what_it_wrote(run: Run, data: Path, model: Path, tmp_pat
     machine = run("predict", model, str(images / "000[12].png"), "-o", tmp_path / "j", "--json")
     assert json.loads(machine.out) == {
         "written": [str(tmp_path / "j" / f"000{i}.png") for i in (1, 2)],
+        "kept": [],
         "failures": [],
         "notes": [],
     }
@@ -132,7 +133,7 @@ def test_predict_names_bad_files_and_exits_1(run: Run, data: Path, model: Path, 
     assert result.out == f"2 labelled in {tmp_path / 'out'}, 2 failed\n"
     lines = result.err.splitlines()
     assert [str(images / f"000{i}.png") in line for i, line in enumerate(lines, 1)] == [True, True]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0000.png", "0003.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("0*")) == ["0000.png", "0003.png"]
     machine = run("predict", model, images, "-o", tmp_path / "out2", "--json")
     assert machine.code == 1
     assert [failure["image"] for failure in json.loads(machine.out)["failures"]] == [
@@ -140,9 +141,7 @@ def test_predict_names_bad_files_and_exits_1(run: Run, data: Path, model: Path, 
     ]  # fmt: skip
     (tmp_path / "file").write_text("")
     blocked = run("predict", model, images, "-o", tmp_path / "file")
-    assert blocked.code == 1
-    assert blocked.err.count("\n") == 4
-    assert blocked.out.startswith("0 labelled")
+    assert "file is a file; masks go into a folder" in one_line(blocked, 1)
 
 
 def test_inspect_prints_what_python_says(run: Run, model: Path) -> None:
@@ -269,7 +268,7 @@ def test_options_that_cannot_work_exit_2(run: Run, data: Path, tmp_path: Path, a
         (["train", "--data", "DATA", "--init", "none.safetensors"], 1, "none.safetensors does not exist"),
         (["train", "--data", "DATA", "--out", "DATA/classes.txt"], 2, "cannot be made a folder"),
         (["inspect", "fcn8s-vgg"], 2, "unknown net 'fcn8s-vgg'; did you mean 'fcn8s-vgg16'?"),
-        (["inspect", "fcn8s-slim", "--size", "500"], 2, "size '500'; expected HxW in pixels, such as 480x360"),
+        (["inspect", "fcn8s-slim", "--size", "500"], 2, "size '500'; expected HxW in pixels, such as 360x480"),
         (["inspect", "fcn8s-slim", "--size", "0x5"], 2, "size '0x5'; expected HxW"),
         (["inspect", "fcn8s-slim", "--size", "²x5"], 2, "size '²x5'; expected HxW"),
         (["inspect", "fcn8s-slim", "--classes", "0"], 2, "classes"),

@@ -38,7 +38,7 @@ def test_it_trains_scores_labels_and_reports(tmp_path: Path, monkeypatch: pytest
     wafers = sorted(p.name for p in (tmp_path / "run" / "wafers").iterdir())
     assert len(wafers) == 12
     assert result.predictions == tmp_path / "run" / "predictions"
-    masks = sorted(p.name for p in result.predictions.iterdir())
+    masks = sorted(p.name for p in result.predictions.glob("*.png"))
     assert masks == sorted([*wafers, *(name.replace(".png", "_overlay.png") for name in wafers)])
     for index in range(12):
         name = f"{test[index].name}.png"

@@ -15,7 +15,7 @@ import fullconv
 SOURCE = Path(fullconv.__file__).parent
 
 FLOORS = {
-    "errors": 0, "classes": 0, "geometry": 0, "fields": 0, "labels": 0, "files": 0, "kinds": 0,
+    "errors": 0, "classes": 0, "geometry": 0, "fields": 0, "labels": 0, "files": 0, "kinds": 0, "machine": 0,
     "nets": 1, "receptive": 1,
     "weights": 2, "data": 2, "metrics": 2, "report": 2,
     "training": 3, "inference": 3, "inspect": 3, "paper": 3, "paper_results": 3, "units": 3,

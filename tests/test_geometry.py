@@ -443,6 +443,33 @@ def test_a_field_is_centred_where_the_coordinate_map_says(path: list[Layer], uni
     assert field.centre + unit * field.stride == Fraction(first + last - 1, 2)
 
 
+near = st.integers(-20, 20)
+ENOUGH = range(-60, 60)
+"""Units: of any window here, more than read anything of [-20, 50)."""
+
+
+@given(convolutions, near, st.integers(1, 12))
+def test_the_outputs_of_some_inputs_are_the_units_that_read_one(window: Window, start: int, length: int) -> None:
+    reading = [
+        unit for unit in ENOUGH for first, last in [window.inputs(unit, unit + 1)]
+        if first < start + length and last > start
+    ]  # fmt: skip
+    assert list(range(*window.outputs_of(start, start + length))) == reading
+
+
+@given(convolutions, near, st.integers(0, 30))
+def test_the_outputs_within_some_inputs_are_the_units_that_read_nothing_else(
+    window: Window, start: int, length: int
+) -> None:
+    within = [
+        unit for unit in ENOUGH for first, last in [window.inputs(unit, unit + 1)]
+        if start <= first and last <= start + length
+    ]  # fmt: skip
+    first, last = window.outputs_within(start, start + length)
+    assert first <= last
+    assert list(range(first, last)) == within
+
+
 @given(windows)
 def test_a_transposed_window_inverts_the_coordinates_of_its_convolution(window: Window) -> None:
     taps = {"kernel": window.kernel, "stride": window.stride, "padding": window.padding, "dilation": window.dilation}
@@ -524,6 +551,12 @@ def test_sizes_that_do_not_fit() -> None:
         Crop(19).output_size(19)
     with pytest.raises(GeometryError, match="a crop of -1 cells; expected at least 0"):
         Crop(-1)
+
+
+def test_outputs_of_a_transposed_window() -> None:
+    for function in (Window(4, 2, transposed=True).outputs_of, Window(4, 2, transposed=True).outputs_within):
+        with pytest.raises(GeometryError, match="the outputs of a transposed window on given inputs are not needed"):
+            function(0, 1)
 
 
 def test_windows_that_do_not_compose() -> None:

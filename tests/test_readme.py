@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import rasters
 from caffe_nets import bilinear, layer_shapes
 from caffe_writer import write_caffemodel
 from fullconv.cli import main
@@ -40,6 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     picture = Image.fromarray(scene(0)[0])
     picture.save(tmp_path / "photos" / "one.jpg")
     Image.fromarray(scene(0, size=(80, 96))[0]).save(tmp_path / "photo.jpg")
+    rasters.write(tmp_path / "scene.tif", scene(0, size=(90, 70))[0])
     (tmp_path / "net.py").write_text(
         "from torch import nn\n\n\ndef make_net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.MaxPool2d(2))\n"
     )
@@ -77,7 +79,8 @@ def test_commands_and_python_work_as_written(place: Path, monkeypatch: pytest.Mo
             if not line.startswith("fullconv "):
                 continue
             # A quarter of an hour is too long for a test; everything else is as written.
-            text = [{"--minutes": "--steps", "15": "2"}.get(word, word) for word in shlex.split(line, comments=True)]
+            meant = {"--minutes": "--steps", "15": "2", "MODEL": "runs/DATA-fcn4s-slim/best.safetensors"}
+            text = [meant.get(word, word) for word in shlex.split(line, comments=True)]
             monkeypatch.setattr(sys, "argv", text)
             with pytest.raises(SystemExit) as stop:
                 main()
@@ -85,8 +88,16 @@ def test_commands_and_python_work_as_written(place: Path, monkeypatch: pytest.Mo
             verbs.append(text[1])
     assert set(verbs) == {
         "train", "evaluate", "predict", "inspect", "fetch", "convert", "heatmap", "doctor", "import", "upper-bound",
-        "compare",
+        "compare", "benchmark",
     }  # fmt: skip
-    written = ("labels/one.png", "labels/one_overlay.png", "photo-labels.png", "cat.png", "fields.png", "page.html")
+    written = (
+        "labels/one.png",
+        "labels/one_overlay.png",
+        "photo-labels.png",
+        "cat.png",
+        "fields.png",
+        "page.html",
+        "labels/scene.tif",
+    )
     assert all((place / name).exists() for name in (*written, "FIXED/classes.txt", "NEW/masks/one.png"))
     assert names["scores"].shape == (1, 3, 137, 237)  # as its comment says

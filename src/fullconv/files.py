@@ -12,6 +12,11 @@ from pathlib import Path
 
 from fullconv.errors import DataError, OptionError, one_line, printable
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
 def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
@@ -59,6 +64,26 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def hold(folder: Path) -> int | None:
+    """Keep a folder this process's alone, where the file system can: a descriptor, until it is closed, or None.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: there is no such folder.
+    """
+    if fcntl is not None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+    return None
 
 
 @contextmanager

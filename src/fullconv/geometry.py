@@ -118,6 +118,30 @@ class Window:
             return first, (stop - 1 + self.padding) // self.stride + 1
         return start * self.stride - self.padding, (stop - 1) * self.stride - self.padding + self.extent
 
+    def outputs_of(self, start: int, stop: int) -> tuple[int, int]:
+        """The outputs ``[first, last + 1)`` that read any of the inputs ``[start, stop)``, of an endless map.
+
+        >>> Window(3, stride=2, padding=1).outputs_of(4, 5)  # pixel 4 lies in the window of unit 2 alone
+        (2, 3)
+        """
+        self._require_plain()
+        first = (start + self.padding - self.extent) // self.stride + 1
+        return first, -(-(stop + self.padding) // self.stride)
+
+    def outputs_within(self, start: int, stop: int) -> tuple[int, int]:
+        """The outputs that read nothing but the inputs ``[start, stop)``, of an endless map; empty where none does.
+
+        >>> Window(3, stride=2, padding=1).outputs_within(0, 9)  # unit 0 reads padding too
+        (1, 4)
+        """
+        self._require_plain()
+        first = -(-(start + self.padding) // self.stride)
+        return first, max(first, (stop + self.padding - self.extent) // self.stride + 1)
+
+    def _require_plain(self) -> None:
+        if self.transposed:
+            raise GeometryError("the outputs of a transposed window on given inputs are not needed by any layer here")
+
 
 @dataclass(frozen=True)
 class Crop:

@@ -16,6 +16,7 @@ from torch import nn
 from fullconv.data.sample import IMAGE, Array
 from fullconv.inference import batches
 from fullconv.inference.batches import ahead, coarse_scores, depth_of, to_tensor
+from fullconv.inference.reference import Reference
 from fullconv.nets import FCN, build
 from fullconv.nets.fcn import CoarseScores
 
@@ -65,7 +66,7 @@ def test_types_may_differ_within_a_pass() -> None:
         {"bands": rng.integers(0, 300, (8, 9, 5)).astype(kind), "colour": rng.integers(0, 256, (8, 9, 3), np.uint8)}
         for kind in ("uint16", "float32", "uint8", "uint16")
     ]
-    found = list(coarse_scores(net, enumerate(stream)))
+    found = list(coarse_scores(Reference(net), enumerate(stream)))
     for (_, tasks), inputs in zip(found, stream, strict=True):
         plain = {
             name: torch.from_numpy(value.astype(np.float32)).permute(2, 0, 1)[None] for name, value in inputs.items()
@@ -83,7 +84,7 @@ def test_a_stream_equals_one_by_one(net: FCN, sizes: list[tuple[int, int]], limi
     stream = images(1, sizes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BATCH_PIXELS", limit)
-        found = list(coarse_scores(net, ((key, {IMAGE: image}) for key, image in enumerate(stream))))
+        found = list(coarse_scores(Reference(net), ((key, {IMAGE: image}) for key, image in enumerate(stream))))
     assert [key for key, _ in found] == list(range(len(sizes)))
     for (_, tasks), image in zip(found, stream, strict=True):
         with torch.no_grad():
@@ -105,7 +106,7 @@ def test_equal_sizes_in_a_row_share_a_pass(net: FCN, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(net, "coarse", note)
     monkeypatch.setattr(batches, "BATCH_PIXELS", 3 * 8 * 8 + 5)
     sizes = [(8, 8)] * 7 + [(8, 9)] + [(8, 8)] * 2 + [(40, 40)] * 2
-    list(coarse_scores(net, ((None, {IMAGE: image}) for image in images(0, sizes))))
+    list(coarse_scores(Reference(net), ((None, {IMAGE: image}) for image in images(0, sizes))))
     assert [(n, h, w) for n, _, h, w in passes] == [
         (3, 8, 8), (3, 8, 8), (1, 8, 8), (1, 8, 9), (2, 8, 8), (1, 40, 40), (1, 40, 40),
     ]  # fmt: skip
@@ -113,10 +114,10 @@ def test_equal_sizes_in_a_row_share_a_pass(net: FCN, monkeypatch: pytest.MonkeyP
 
 def test_the_nets_mode_stays(net: FCN) -> None:
     net.train()
-    list(coarse_scores(net, [(None, {IMAGE: images(0, [(8, 8)])[0]})]))
+    list(coarse_scores(Reference(net), [(None, {IMAGE: images(0, [(8, 8)])[0]})]))
     assert net.training
     net.eval()
-    list(coarse_scores(net, [(None, {IMAGE: images(0, [(8, 8)])[0]})]))
+    list(coarse_scores(Reference(net), [(None, {IMAGE: images(0, [(8, 8)])[0]})]))
     assert not net.training
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +299,36 @@ def test_the_nets_mode_stays(picture: np.ndarray) -> None:
     net = make_net().train()
     Model(net).predict(picture)
     assert net.training
+
+
+class TestEngine:
+    def test_is_made_once_for_a_precision(self) -> None:
+        model = Model(make_net())
+        assert model.engine() is model.engine()
+        assert model.engine("bfloat16") is not model.engine()
+        with pytest.raises(OptionError, match="precision"):
+            model.engine("float8")
+
+    @pytest.mark.parametrize("through_data", [False, True])
+    def test_changed_weights_count(
+        self, through_data: bool, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    ) -> None:
+        model = Model(make_net())
+        before = model.scores(picture)
+        for weight in model.net.heads.parameters():
+            if through_data:
+                weight.data.mul_(0.5)  # which torch does not count as a change
+            else:
+                with torch.no_grad():
+                    weight.mul_(0.5)
+        np.testing.assert_allclose(model.scores(picture), plain(model.net, picture).numpy(), rtol=1e-4, atol=1e-4)
+        assert not np.allclose(model.scores(picture), before)
+
+    def test_a_model_that_was_used_can_be_copied(
+        self, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    ) -> None:
+        model = Model(make_net(), LABELS)
+        expected = model.predict(picture).labels
+        other = copy.deepcopy(model)
+        assert other.net is not model.net
+        assert np.array_equal(other.predict(picture).labels, expected)

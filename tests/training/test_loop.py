@@ -35,6 +35,7 @@ from fullconv.errors import DataError, ModelFileError, OptionError, TrainingErro
 from fullconv.inference.evaluate import evaluate
 from fullconv.inference.model import Model
 from fullconv.labels import VOID, LabelSet
+from fullconv.machine import cores
 from fullconv.nets import FCN, build
 from fullconv.training import processes
 from fullconv.training.context import Trained
@@ -42,7 +43,6 @@ from fullconv.training.draws import Batches
 from fullconv.training.learner import Learner, StepLoss
 from fullconv.training.loop import Trainer
 from fullconv.training.losses import TaskLoss
-from fullconv.training.machine import cores
 from fullconv.training.once import Call, held
 from fullconv.training.options import Asked, RunOptions
 from fullconv.training.progress import Tick

@@ -15,16 +15,14 @@ import yaml
 from torch import Tensor, nn
 
 from fullconv.errors import OptionError
+from fullconv.machine import cores, free_memory, local_processes, whole_memory
 from fullconv.nets import build
 from fullconv.training import machine
 from fullconv.training.machine import (
     Trial,
     chosen_threads,
     chosen_workers,
-    cores,
     fitting_batch,
-    free_memory,
-    local_processes,
     surroundings,
 )
 from fullconv.training.sampling import Grid
@@ -90,6 +88,19 @@ def test_free_memory_is_what_the_containers_bound_leaves(
     assert free_memory() == free
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_memory() == free // 4, "each process its share"
+
+
+@pytest.mark.parametrize(("bound", "whole"), [(None, 9000), ("max\n", 9000), ("700\n", 700), ("99000\n", 9000)])
+def test_whole_memory_is_the_machines_or_the_containers(
+    bound: str | None, whole: int, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bound is not None:
+        files["/sys/fs/cgroup/memory.max"] = bound
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=9000, available=5))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert whole_memory() == whole
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert whole_memory() == whole // 2, "each process its share"
 
 
 def test_the_launcher_says_how_many_processes_share_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:

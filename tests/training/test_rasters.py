@@ -130,7 +130,7 @@ def test_what_is_drawn_are_the_preview_bands(trained: tuple[Path, Trained], tmp_
     prediction = model.predict(path)
     assert (prediction.image.dtype, prediction.image.shape) == (np.uint8, (*SIZE, 3))
     assert np.abs(prediction.image - expected).max() <= 1.01
-    outcome = predict(model, path, tmp_path, overlay=True)
+    outcome = predict(model, path, tmp_path / "4.png", overlay=True)
     assert (outcome.failures, len(outcome.written)) == ([], 1)
     with Image.open(tmp_path / "4_overlay.png") as picture:
         assert np.array_equal(np.asarray(picture), prediction.overlay())

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fullconv import __version__
+from fullconv.cli.benchmark import benchmark
 from fullconv.cli.compare import compare
 from fullconv.cli.convert import convert
 from fullconv.cli.demo import demo
@@ -35,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, doctor, train, evaluate, compare, predict, heatmap, inspect, fetch, convert):
+for verb in (demo, doctor, train, evaluate, compare, predict, heatmap, inspect, benchmark, fetch, convert):
     app.command()(verb)
 app.command("import")(import_)
 app.command("upper-bound")(upper_bound)

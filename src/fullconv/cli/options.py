@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -27,8 +28,25 @@ def size_of(text: str, option: str = "size") -> tuple[int, int]:
     """(H, W) of HxW."""
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 100_000 and 0 < int(width) <= 100_000):
-        raise OptionError(f"{option} {text[:80]!r}; expected HxW in pixels, such as 480x360")
+        raise OptionError(f"{option} {text[:80]!r}; expected HxW in pixels, such as 360x480")
     return int(height), int(width)
+
+
+UNITS = {"": 1, "B": 1, **{f"{unit}{i}B": base**power for i, base in (("", 1000), ("i", 1024))
+         for power, unit in enumerate("KMGT", 1)}}  # fmt: skip
+
+
+def bytes_of(text: str, option: str) -> int:
+    """Bytes of a number with a unit: 2GiB, 1.5GB, 800MiB."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?i?B?)", text.strip())
+    if found is None or found[2] not in UNITS or not float(found[1]):
+        raise OptionError(f"{option} {text[:80]!r}; expected a number of bytes with its unit, such as 2GiB or 800MiB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def tile_of(text: str) -> int | str:
+    """A tile's rows and columns, or "auto" or "off", which are checked where they are used."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else text
 
 
 Upsampling = Annotated[

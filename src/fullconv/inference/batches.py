@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Condition
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 from fullconv.data.sample import Values
 from fullconv.nets import FCN
 from fullconv.nets.fcn import CoarseScores
-from fullconv.nets.precision import inference
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -44,24 +43,32 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+class Runner(Protocol):
+    """A net that is run in some way; see `fullconv.inference.engines`."""
+
+    net: FCN
+
+    def coarse(self, images: Mapping[str, Tensor]) -> dict[str, CoarseScores]:
+        """Inputs by name (N, C, H, W) -> coarse scores by task."""
+        ...
+
+
 def coarse_scores(
-    net: FCN, stream: Iterable[tuple[Key, Mapping[str, Values]]], precision: str = "float32"
+    runner: Runner, stream: Iterable[tuple[Key, Mapping[str, Values]]]
 ) -> Iterator[tuple[Key, dict[str, CoarseScores]]]:
     """Coarse scores by task for every (key, inputs by name), in order.
 
     Args:
-        net: its mode is left as it was.
         stream: inputs (H, W, C) uint8, uint16 or float32.
-        precision: "float32", "bfloat16" or "auto".
     """
     batch: list[tuple[Key, Mapping[str, Values]]] = []
     for key, inputs in stream:
         if batch and (_size(inputs) != _size(batch[0][1]) or len(batch) >= _fitting(batch[0][1])):
-            yield from _run(net, batch, precision)
+            yield from _run(runner, batch)
             batch = []
         batch.append((key, inputs))
     if batch:
-        yield from _run(net, batch, precision)
+        yield from _run(runner, batch)
 
 
 def ahead(
@@ -127,12 +134,11 @@ def depth_of(pixels: int) -> int:
 
 
 def _run(
-    net: FCN, batch: list[tuple[Key, Mapping[str, Values]]], precision: str
+    runner: Runner, batch: list[tuple[Key, Mapping[str, Values]]]
 ) -> Iterator[tuple[Key, dict[str, CoarseScores]]]:
-    device = next(net.parameters()).device
-    tensors = {name: to_tensor([inputs[name] for _, inputs in batch], device) for name in net.options.inputs}
-    with inference(net, precision):
-        tasks = net.coarse(tensors)
+    device = next(runner.net.parameters()).device
+    names = runner.net.options.inputs
+    tasks = runner.coarse({name: to_tensor([inputs[name] for _, inputs in batch], device) for name in names})
     for index, (key, _) in enumerate(batch):
         yield (
             key,

@@ -19,6 +19,7 @@ from fullconv.data.scenes import narrowed
 from fullconv.errors import OptionError
 from fullconv.inference.batches import ahead, coarse_scores
 from fullconv.inference.model import Model
+from fullconv.inference.reference import Reference
 from fullconv.metrics import Absent, BoundaryF, ConfusionMatrix, Scores, Trimap
 from fullconv.metrics.boundary import Tolerance
 from fullconv.metrics.confusion import check_absent
@@ -238,7 +239,7 @@ def evaluate_net(
         for index, sample in zip(indices, samples, strict=True):
             yield (index, sample), sample.inputs
 
-    for done, ((index, sample), tasks) in enumerate(coarse_scores(net, stream(), precision), 1):
+    for done, ((index, sample), tasks) in enumerate(coarse_scores(Reference(net, precision), stream()), 1):
         for task, coarse in tasks.items():
             counters[task].add(index, sample.masks[task], coarse.labels()[0].cpu().numpy())
         if progress is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fullconv.data.bands import BandsReader
 from fullconv.data.image import as_image
@@ -20,6 +21,7 @@ from fullconv.data.nyud import DepthReader
 from fullconv.data.sample import Array, Values
 from fullconv.errors import OptionError
 from fullconv.inference.batches import coarse_scores
+from fullconv.inference.engines import Engine, engine
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions
 from fullconv.nets.fcn import CoarseScores
@@ -28,6 +30,9 @@ from fullconv.weights.modelfile import ModelFile, check_labels, read_header, rea
 
 ImageLike = str | Path | Image.Image | Values
 """A path, a PIL image or an (H, W, C) array: uint8, or of any real type where the net takes measured values."""
+
+PROBED = 64
+"""Numbers of a weight that are looked at to see whether it has changed."""
 
 CONFIDENCE_ROWS = 64
 """Rows of full-size scores held at a time while confidences are taken."""
@@ -108,6 +113,7 @@ class Model:
     labels: LabelSet | Mapping[str, LabelSet] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    _engines: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
         options = self.net.options
@@ -137,6 +143,9 @@ class Model:
         """Write a model file, atomically."""
         write_model(path, ModelFile(self.net, self.label_sets, self.training, self.metrics))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engines": {}}  # made for this very net, and not to be copied
+
     def predict(self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32") -> Prediction:
         """Labels of one image, of any size.
 
@@ -156,8 +165,24 @@ class Model:
     ) -> dict[str, Prediction]:
         """As `predict`, for every task by name."""
         inputs = self.inputs(image)
-        (_, tasks), *_ = coarse_scores(self.net, [(None, inputs)], precision)
+        (_, tasks), *_ = coarse_scores(self.engine(precision), [(None, inputs)])
         return self.predictions(inputs, tasks)
+
+    def engine(self, precision: str = "float32") -> Engine:
+        """What `predict` runs the net with; made anew when the net's weights have changed.
+
+        Args:
+            precision: "float32", "bfloat16" or "auto".
+
+        Raises:
+            OptionError: another precision.
+        """
+        state = [_state(each) for each in (*self.net.parameters(), *self.net.buffers())]
+        if self._engines.get("state") != state:
+            self._engines = {"state": state}
+        if precision not in self._engines:
+            self._engines[precision] = engine(self.net, "torch", precision)
+        return cast(Engine, self._engines[precision])
 
     def scores(self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32") -> NDArray[np.float32]:
         """(K, H, W) float32 scores of one image."""
@@ -195,6 +220,14 @@ class Model:
                 )
             arrays[name] = array
         return arrays
+
+
+def _state(numbers: Tensor) -> tuple[int, int, float]:
+    """What changes when they are: also where torch does not count the change, as through ``.data``."""
+    spread = numbers.detach()
+    if numbers.numel() > PROBED and numbers.untyped_storage().nbytes() >= numbers.nbytes:
+        spread = torch.as_strided(spread, (PROBED,), (numbers.numel() // PROBED,), numbers.storage_offset())
+    return numbers.data_ptr(), 0 if numbers.is_inference() else numbers._version, float(spread.double().sum())
 
 
 def _measured(name: str, value: object, options: InputOptions) -> Values:

@@ -140,19 +140,21 @@ class FCN(nn.Module):
 
     def coarse(self, x: Named) -> dict[str, CoarseScores]:
         """One pass -> the coarse scores of every task, by name."""
-        images = self._inputs(x)
+        images = self.checked(x)
         size = cast(tuple[int, int], tuple(next(iter(images.values())).shape[2:]))
-        prepared = {name: self.normalise[name](image) for name, image in images.items()}
-        if self.early:
-            prepared = {FUSED: torch.cat(list(prepared.values()), dim=1)}
         first = next(iter(self._heads().values()))
         features = {
-            name: cast(AnyTrunk, self.trunks[name]).features(
-                image.contiguous(memory_format=torch.channels_last), first.strides, first.poolings
-            )
-            for name, image in prepared.items()
+            name: cast(AnyTrunk, self.trunks[name]).features(image, first.strides, first.poolings)
+            for name, image in self.prepared(images).items()
         }
         return {task: CoarseScores(head(features), size, head) for task, head in self._heads().items()}
+
+    def prepared(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs by name -> what each trunk takes, by the trunk's name: (N, C, H, W), normalised, channels last."""
+        ready = {name: self.normalise[name](image) for name, image in images.items()}
+        if self.early:
+            ready = {FUSED: torch.cat(list(ready.values()), dim=1)}
+        return {name: image.contiguous(memory_format=torch.channels_last) for name, image in ready.items()}
 
     def forward(self, x: Named) -> Named:
         """Scores of the input's size."""
@@ -182,7 +184,7 @@ class FCN(nn.Module):
     def _single(self, outputs: dict[str, Tensor]) -> Named:
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    def _inputs(self, x: Named) -> Mapping[str, Tensor]:
+    def checked(self, x: Named) -> Mapping[str, Tensor]:
         """The inputs by name, checked."""
         wanted = self.options.inputs
         if isinstance(x, Tensor):

@@ -5,7 +5,7 @@ Source: Long et al. 2015, sections 3.3 and 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast
@@ -162,19 +162,19 @@ class Head(nn.Module):
 
     def rows(self, coarse: Tensor, size: tuple[int, int], rows: tuple[int, int]) -> Tensor:
         """Coarse scores -> the given rows of the scores of the input's size: (N, K, rows, W)."""
-        self._check_covers(coarse, size)
+        self.check_covers(coarse.shape[2:], size)
         down, right = self.output.shift
         return cast(Tensor, self.upscore["output"](coarse, (rows[0] + down, rows[1] + down), (right, right + size[1])))
 
     def grid(self, coarse: Tensor, size: tuple[int, int], start: tuple[int, int], stride: int) -> Tensor:
         """Coarse scores -> those of every `stride`-th row and column of the input, from (row, column) on."""
-        self._check_covers(coarse, size)
+        self.check_covers(coarse.shape[2:], size)
         rows, columns = ((s + at, s + n) for s, at, n in zip(self.output.shift, start, size, strict=True))
         return cast(Upsampling, self.upscore["output"]).grid(coarse, rows, columns, stride)
 
     def labels(self, coarse: Tensor, size: tuple[int, int]) -> Tensor:
         """Coarse scores -> labels (N, H, W) uint8, without scores of the input's size."""
-        self._check_covers(coarse, size)
+        self.check_covers(coarse.shape[2:], size)
         rows, columns = ((s, s + n) for s, n in zip(self.output.shift, size, strict=True))
         upscore = cast(Upsampling, self.upscore["output"])
         return torch.stack([upscore.labels(one, rows, columns) for one in coarse])
@@ -187,9 +187,10 @@ class Head(nn.Module):
             scores.append(cast(nn.ModuleDict, layers)[str(stride)](x if scale == 1 else x * scale).float())
         return scores[0] if len(scores) == 1 else torch.stack(scores).mean(0)
 
-    def _check_covers(self, coarse: Tensor, size: tuple[int, int]) -> None:
+    def check_covers(self, cells: Sequence[int], size: tuple[int, int]) -> None:
+        """Raise GeometryError unless coarse scores of (h, w) cells reach every pixel of an image of `size`."""
         for axis in range(2):
-            there = self.output.window.output_size(coarse.shape[2 + axis]) - self.output.shift[axis]
+            there = self.output.window.output_size(cells[axis]) - self.output.shift[axis]
             if there < size[axis]:
                 raise GeometryError(f"the upsampled scores have {there} of {size[axis]} pixels; pad more")
 

@@ -23,7 +23,9 @@ class Normalise(nn.Module):
         self.reverse, self.log = options.order == "bgr", options.log
         # Not part of the state: the options hold them, and a file's weights must not be able to disagree.
         self.register_buffer("mean", torch.tensor(options.mean)[:, None, None], persistent=False)
-        self.register_buffer("scale", 1 / torch.tensor(options.std)[:, None, None], persistent=False)
+        # Divided on the processor: on a device without memory torch would load its compiler, which takes a second.
+        scale = (1 / torch.tensor(options.std, device="cpu")).tolist()
+        self.register_buffer("scale", torch.tensor(scale)[:, None, None], persistent=False)
 
     def fields(self, *_: Tensor) -> tuple[Fields, Fields]:
         """Every pixel by itself (see `fullconv.nets.trace`)."""

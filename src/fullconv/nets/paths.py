@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
 from fullconv.errors import GeometryError
 from fullconv.geometry import Window, widest
@@ -16,6 +16,26 @@ POINTWISE = (
 """Layers that leave sizes and coordinates alone (batch norm only in evaluation mode)."""
 
 
+class Windowed(nn.Module):
+    """A layer that moves one window and tells so itself.
+
+    Attributes:
+        channels: of its output.
+        multiplications: for one cell of its output.
+    """
+
+    channels: int
+    multiplications: int
+
+    def windows(self) -> tuple[Window, Window]:
+        """(vertical, horizontal)."""
+        raise NotImplementedError  # abstract
+
+    def padded(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+        """With other padding than its own: (rows, columns) of zeros on both sides."""
+        raise NotImplementedError  # abstract
+
+
 def windows(layer: nn.Module) -> tuple[Window, Window]:
     """The (vertical, horizontal) windows of a single layer.
 
@@ -24,6 +44,8 @@ def windows(layer: nn.Module) -> tuple[Window, Window]:
     """
     if isinstance(layer, POINTWISE):
         return Window(), Window()
+    if isinstance(layer, Windowed):
+        return layer.windows()
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         if isinstance(layer.padding, str) or any(layer.output_padding):
             raise GeometryError(f"{layer}: give the padding as a number, and no output padding")

@@ -6,16 +6,15 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import accelerate
-import psutil
 import torch
 from torch import Tensor
 
 import fullconv
 from fullconv.errors import OptionError
+from fullconv.machine import cores, free_memory
 from fullconv.nets import FCN, NetOptions
 from fullconv.nets.fcn import Named
 from fullconv.nets.precision import learning
@@ -33,36 +32,6 @@ TRIAL_SECONDS = 60.0
 """That the trials may take together, about."""
 
 LARGEST_TRIAL = 256
-
-
-def cores() -> int:
-    """Processors that this process may use: its affinity and a container's quota included."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(count, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no container, or one without a quota ("max")
-        return count
-
-
-def local_processes() -> int:
-    """Processes of this run on this machine, as the launcher says."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: its share among those of the run, a container's bound included.
-
-    A container is charged for the files that were read, too; those that were not read again lately count as free.
-    """
-    free = int(psutil.virtual_memory().available)
-    try:
-        bound, taken = (int(Path(f"/sys/fs/cgroup/memory.{what}").read_text("ascii")) for what in ("max", "current"))
-        facts = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text("ascii").splitlines())
-        free = min(free, max(0, bound - taken + int(facts.get("inactive_file", 0))))
-    except (OSError, ValueError):  # no container, or one without bound ("max")
-        pass
-    return free // local_processes()
 
 
 def chosen_threads(threads: int | None, local_processes: int = 1) -> int:

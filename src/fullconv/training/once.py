@@ -14,6 +14,7 @@ import torch
 from fullconv.data import WAFER
 from fullconv.errors import OptionError, printable
 from fullconv.inference.evaluate import require_fit
+from fullconv.machine import cores, local_processes
 from fullconv.nets import NetOptions
 from fullconv.nets.precision import resolve
 from fullconv.training import processes
@@ -26,9 +27,7 @@ from fullconv.training.machine import (
     LARGEST_TRIAL,
     chosen_threads,
     chosen_workers,
-    cores,
     fitting_batch,
-    local_processes,
     surroundings,
 )
 from fullconv.training.options import Asked, RunOptions, choose_recipe, resolve_options

@@ -15,7 +15,7 @@ from fullconv.data.pairs import listed
 from fullconv.data.sample import Dataset
 from fullconv.data.scenes import narrowed
 from fullconv.errors import DataError, printable
-from fullconv.training.machine import free_memory
+from fullconv.machine import free_memory
 
 SPLITS = ("train", "val")
 """What is trained and scored on, unless others are named."""

@@ -19,6 +19,7 @@ from fullconv.files import atomic
 from fullconv.inference.batches import coarse_scores
 from fullconv.inference.evaluate import Evaluation
 from fullconv.inference.model import drawable
+from fullconv.inference.reference import Reference
 from fullconv.labels import LabelSet
 from fullconv.metrics import ConfusionMatrix
 from fullconv.report.charts import class_iu_png, confusion_png, curves_png
@@ -78,7 +79,8 @@ def write_summary(run: Summary, report: Callable[[float], None]) -> None:
     previews: dict[int, Preview] = {}
     (name, options), *_ = net.options.inputs.items()
     stream = ((place, val[place]) for place in chosen)
-    answers = coarse_scores(net, (((p, sample), sample.inputs) for p, sample in stream), run.options.precision)
+    reference = Reference(net, run.options.precision)
+    answers = coarse_scores(reference, (((p, sample), sample.inputs) for p, sample in stream))
     for (place, sample), tasks in answers:
         predicted = tasks[task].labels()[0].cpu().numpy()
         picture = drawable(sample.inputs[name], options)

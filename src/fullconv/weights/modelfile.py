@@ -266,7 +266,9 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor], as_stored: bool = F
             for name, tensor in expected.items():
                 weight = file.get_tensor(name)
                 dtype = weight.dtype if as_stored else tensor.dtype
-                loaded[name] = torch.empty_like(tensor, device="cpu", dtype=dtype).copy_(weight)
+                # Not `empty_like`, which for a tensor without memory loads half of torch's compiler.
+                room = torch.empty_strided(tensor.size(), tensor.stride(), dtype=dtype, device="cpu")
+                loaded[name] = room.copy_(weight)
             return loaded
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged ({brief(error)}); copy or train the model again") from error

@@ -1,0 +1,213 @@
+"""Engines: what runs a net, in which precision, within which memory.
+
+``torch`` is the reference's own arithmetic, with weights laid out once, stage by stage. ``openvino`` and ``compile``
+have each stage compiled for the processor. ``auto`` picks by the hardware and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fullconv.errors import OptionError, unknown_name
+from fullconv.inference.compilers import PRECISIONS as ABLE
+from fullconv.inference.compilers import Compiler, activation_type, compiler
+from fullconv.inference.cropped import CroppedNet
+from fullconv.inference.maps import Images
+from fullconv.inference.reference import Reference
+from fullconv.inference.staged import StagedNet
+from fullconv.inference.strips import Cut
+from fullconv.inference.tiles import Plan, check_tile, plan
+from fullconv.nets import FCN
+from fullconv.nets.fcn import CoarseScores
+from fullconv.nets.head import Head
+from fullconv.nets.modules import evaluating
+from fullconv.nets.precision import resolve
+from fullconv.nets.rectangles import Interval, Size, part, whole
+from fullconv.nets.trunks.trunk import AnyTrunk
+
+ENGINES = ("auto", *ABLE)
+
+PRECISIONS = ("auto", *dict.fromkeys(each for able in ABLE.values() for each in able))
+
+MEASURED = ("amx_bf16", "avx512_bf16")
+"""Instructions of the processors on which engines were compared; see benchmarks/results.md."""
+
+KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(eq=False)
+class Engine:
+    """A net ready to label images of any size.
+
+    Of nets that are known in stages the weights are copies: later changes of the net's do not count.
+
+    Attributes:
+        net: the net.
+        name, precision: those chosen.
+        why: one line, where the choice was left open.
+        cut: the net as it is run on parts of images.
+        tile, memory: see `plan`.
+    """
+
+    net: FCN
+    name: str
+    precision: str
+    why: str
+    cut: Cut
+    tile: int | str = "auto"
+    memory: int | None = None
+    _plans: dict[Size, Plan] = field(default_factory=dict, repr=False)
+
+    def plan(self, size: Size) -> Plan:
+        """How images of a size are labelled."""
+        if size not in self._plans:
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            self._plans[size] = plan(self.cut, size, tile=self.tile, memory=self.memory)
+        return self._plans[size]
+
+    @torch.inference_mode()
+    def coarse(self, images: Mapping[str, Tensor]) -> dict[str, CoarseScores]:
+        """Inputs by name, (N, C, H, W), as `FCN` takes them -> coarse scores by task.
+
+        Raises:
+            GeometryError: as `FCN`.
+        """
+        images = self.net.checked(images)
+        first = next(iter(images.values()))
+        size, found = (first.shape[2], first.shape[3]), {}
+        way = self.plan(size)
+        for columns in way.bands:
+            strips = way.strips(given(images, size), columns, len(first))
+            for task, head in self.net.heads.items():
+                coarse, scores = strips.coarse[task].map, strips.coarse_scores(task)
+                if coarse.held == (0, coarse.size[1]):
+                    found[task] = CoarseScores(scores, size, cast(Head, head))
+                    continue
+                if task not in found:  # zeros stay where no pixel reads a cell
+                    blank = scores.new_zeros((*scores.shape[:2], *coarse.size))
+                    found[task] = CoarseScores(blank, size, cast(Head, head))
+                found[task].scores[..., slice(*coarse.held)] = scores
+        return found
+
+
+PLANS = 64
+"""Sizes of images whose plans are kept."""
+
+
+def engine(
+    net: FCN,
+    name: str = "torch",
+    precision: str = "float32",
+    *,
+    tile: int | str = "auto",
+    memory: int | None = None,
+    samples: Sequence[Mapping[str, Tensor]] = (),
+) -> Engine:
+    """An engine by name.
+
+    Args:
+        net: an FCN; left as it is.
+        name: one of `ENGINES`.
+        precision: one of `PRECISIONS`; int8 is OpenVINO's alone.
+        tile, memory: see `plan`.
+        samples: inputs by name, (N, C, H, W), of images that int8 is calibrated on.
+
+    Raises:
+        OptionError: an unknown name, a precision that the engine lacks, no tile, or a package that is not installed.
+    """
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ENGINES)
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    check_tile(tile)
+    device = next(net.parameters()).device
+    name, why = _chosen(name, precision, device)
+    if precision == "int8" and name != "openvino":
+        raise OptionError(f"precision 'int8' with engine {name!r}; int8 is OpenVINO's: --engine openvino")
+    if name != "torch" and device.type != "cpu":
+        raise OptionError(f"engine {name!r} compiles for the processor, and the net is on {device}; take 'torch'")
+    kind = precision if precision == "int8" else resolve(precision, device)
+    with evaluating(net):
+        cut = _cut(net, name, kind, samples)
+    return Engine(net, name, kind, why, cut, tile, memory)
+
+
+def _chosen(name: str, precision: str, device: torch.device) -> tuple[str, str]:
+    """An engine, and why it was picked where the choice was left open."""
+    if name != "auto":
+        return name, ""
+    if precision == "int8":
+        return "openvino", "engine openvino: it alone computes in int8"
+    if device.type != "cpu":
+        return "torch", f"engine torch: the net is on {device}, and the others compile for the processor"
+    able = torch.cpu.get_capabilities()
+    has = next((name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if able.get(name)), "no wide vectors")
+    return "torch", (
+        f"engine torch: on a processor with {has}, its packed convolutions were as fast as OpenVINO's in float32 and "
+        "bfloat16, and start sooner (fullconv benchmark measures it here)"
+        if has in MEASURED
+        else f"engine torch: a processor with {has} was not measured; fullconv benchmark does it here"
+    )
+
+
+def _cut(net: FCN, name: str, precision: str, samples: Sequence[Mapping[str, Tensor]]) -> Cut:
+    with torch.inference_mode():
+        if StagedNet.knows(net):
+            if name == "torch":
+                return StagedNet.of(net, KINDS[precision])
+            return StagedNet.of(net, activation_type(precision), compiler(name, precision), samples)
+    if name == "torch":
+        reference = Reference(net, precision)
+        return CroppedNet(net, lambda images: {task: each.scores for task, each in reference.coarse(images).items()})
+    return _compiled_whole(net, compiler(name, precision), samples)
+
+
+def _compiled_whole(net: FCN, compiler: Compiler, samples: Sequence[Mapping[str, Tensor]]) -> CroppedNet:
+    """A net that is not known in stages, compiled as one piece up to its coarse scores."""
+    core = _Core(net)
+    seen = [core.joined(net.prepared(net.checked(sample))) for sample in samples]
+    function = compiler.compile(core, core.channels, seen)
+
+    def run(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        scores = function(core.joined(net.prepared(images))).float()
+        return dict(zip(net.options.classes, torch.split(scores, list(net.options.classes.values()), 1), strict=True))
+
+    return CroppedNet(net, run)
+
+
+class _Core(nn.Module):
+    """From what the trunks take, side by side, to the coarse scores of all tasks, side by side."""
+
+    def __init__(self, net: FCN) -> None:
+        super().__init__()
+        self.trunks, self.heads = net.trunks, net.heads
+        inputs = net.options.inputs
+        self.sizes = {name: inputs[name].channels for name in net.trunks} if not net.early else {}
+        self.channels = sum(i.channels for i in inputs.values())
+
+    def joined(self, prepared: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([prepared[name] for name in self.trunks], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.split(x, list(self.sizes.values()), 1) if self.sizes else (x,)
+        first = cast(Head, next(iter(self.heads.values())))
+        features = {
+            name: cast(AnyTrunk, trunk).features(each, first.strides, first.poolings)
+            for (name, trunk), each in zip(self.trunks.items(), parts, strict=True)
+        }
+        return torch.cat([head(features) for head in self.heads.values()], 1)
+
+
+def given(images: Mapping[str, Tensor], size: Size) -> Images:
+    """Reads rectangles of inputs (N, C, H, W) that are in memory."""
+
+    def read(rows: Interval, columns: Interval) -> Mapping[str, Tensor]:
+        return {name: part(image, whole(size), (rows, columns)) for name, image in images.items()}
+
+    return read

@@ -1,0 +1,266 @@
+"""The journal of a folder of masks: which images were labelled, by what, so that another call can go on.
+
+A hidden file of JSON lines: first the identity of what labels, then an entry for each image, added when its files are
+in place. A line that a kill tore does not count, nor does an entry whose files have since changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from fullconv.errors import DataError, OptionError, printable
+from fullconv.files import atomic, hold
+
+NAME = ".labelled.jsonl"
+"""Hidden, so that no folder of images or masks shows it."""
+
+MAX_LINE = 1 << 16
+"""Bytes: the longest name that systems allow, escaped, and the counts of 255 classes."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+HOPELESS = (*FULL, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE)
+"""Errors of a disk: the next file would meet them too."""
+
+Identity = Mapping[str, str | bool]
+"""By name, what labels are made by: model, versions and options."""
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.[^.]+)", re.DOTALL)  # as `fullconv.files.atomic` names them
+_TEXT, _NUMBER, _NUMBERS = ("mask", "stamp"), ("height", "width"), ("sizes", "counts")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image that was labelled.
+
+    Attributes:
+        mask: its path below the folder.
+        stamp: of the image's file, see `stamp`.
+        sizes: bytes of each file that was written.
+        height, width: of the image.
+        counts: pixels of each class; void's are in none.
+    """
+
+    mask: str
+    stamp: str
+    sizes: tuple[int, ...]
+    height: int
+    width: int
+    counts: tuple[int, ...]
+
+    def holds(self, mark: str, outputs: Sequence[Path], classes: int) -> bool:
+        """Whether the image's stamp is the same and all that was wanted is there, of the sizes that were written."""
+        return mark == self.stamp and len(self.counts) == classes and _sizes(outputs) == self.sizes
+
+    def line(self) -> bytes:
+        """What `read` inverts."""
+        return _line(asdict(self))
+
+    @classmethod
+    def read(cls, line: bytes) -> Entry | None:
+        """The entry of a line; None: it is torn, or none that `line` writes."""
+        value = object_of(line)
+        if set(value) != {*_TEXT, *_NUMBER, *_NUMBERS}:
+            return None
+        numbers = [value[name] for name in _NUMBER]
+        for name in _NUMBERS:
+            if not isinstance(value[name], list):
+                return None
+            numbers += value[name]
+        if not all(isinstance(value[name], str) for name in _TEXT):
+            return None
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            return None
+        if sum(value["counts"]) > value["height"] * value["width"] or not value["height"] * value["width"]:
+            return None
+        return cls(**value | {name: tuple(value[name]) for name in _NUMBERS})
+
+
+class Journal:
+    """The journal of a folder; see `held`.
+
+    Attributes:
+        folder: of the masks.
+        path: of the journal in it.
+
+    Args:
+        name: of the journal; of a file that lies in no folder of masks it is `record_of`.
+    """
+
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self.folder, self.path = folder, folder / name
+        self._appending = Lock()
+
+    def name(self, mask: Path) -> str:
+        """What a mask is called in the journal."""
+        return mask.relative_to(self.folder).as_posix()
+
+    def read(self) -> tuple[dict[str, Any], dict[str, Entry]]:
+        """Identity and entries by mask; both empty where no journal is, or none that can be read."""
+        entries: dict[str, Entry] = {}
+        if not self.path.is_file():
+            return {}, {}
+        try:
+            with self.path.open("rb") as file:
+                identity = object_of(file.readline(MAX_LINE))
+                for line in iter(lambda: file.readline(MAX_LINE), b""):
+                    if entry := Entry.read(line):
+                        entries[entry.mask] = entry
+        except OSError:
+            return {}, {}
+        return identity, entries
+
+    def write(self, identity: Identity, entries: Iterable[Entry]) -> None:
+        """Write it anew; raises DataError."""
+        with self._writing(), atomic(self.path, durable=False) as path, path.open("wb") as file:
+            file.write(_line(dict(identity)))
+            file.writelines(entry.line() for entry in entries)
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry, from any thread: a kill after this does not lose it; raises DataError."""
+        # Unlike "ab", "rb+" does not make anew what has vanished.
+        with self._appending, self._writing(), self.path.open("rb+") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(entry.line())
+
+    def remove(self) -> None:
+        """Forget all; raises DataError."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def require(self) -> None:
+        """The folder must still be there: what writes into it would make it anew, elsewhere if its disk is gone.
+
+        Raises:
+            DataError: it has vanished.
+        """
+        if not self.path.exists():
+            raise DataError(
+                f"{printable(self.folder)} has vanished, or its journal {NAME}, while images were labelled; "
+                "check the folder and disk, then go on with --resume"
+            )
+
+    def sweep(self, outputs: Iterable[Path]) -> None:
+        """Remove temporary files that a kill left of these outputs and of the journal."""
+        names: dict[Path, set[str]] = {}
+        for path in (*outputs, self.path):
+            names.setdefault(path.parent, set()).add(path.name)
+        for folder, known in names.items():
+            with suppress(OSError):
+                for path in folder.iterdir():
+                    found = _TEMPORARY.fullmatch(path.name)
+                    if found and found[1] + found[2] in known:
+                        path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.require()
+            raise unwritable(self.path, error) from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[Journal]:
+    """The journal of a folder, which is this process's alone until the block ends, and is made if it is not there.
+
+    Raises:
+        OptionError: another call labels images into it.
+        DataError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{printable(folder)} is a file; masks go into a folder: name another")
+    descriptor = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = hold(folder)
+    except BlockingIOError as error:
+        raise OptionError(f"another call labels images into {printable(folder)}; choose another folder") from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        yield Journal(folder)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def record_of(mask: Path) -> Journal:
+    """The journal of a single raster: a hidden file beside it, not to be appended to."""
+    return Journal(mask.parent, f".{mask.name}{NAME}")
+
+
+def stamp(image: Path, number: int | None = None, more: Iterable[Path] = ()) -> str:
+    """What tells a file from its later versions and from others: of its place, size and time of change.
+
+    Args:
+        number: of a map in a file of wafer maps.
+        more: files that the image is read from too.
+
+    Returns:
+        32 hex digits; nothing for a file that cannot be looked at.
+    """
+    try:
+        facts = image.stat()
+        text = f"{facts.st_size} {facts.st_mtime_ns} {number} {image.resolve()}"
+        for path in more:
+            facts = path.stat()
+            text += f"\0{facts.st_size} {facts.st_mtime_ns} {path.resolve()}"
+    except OSError:
+        return ""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]
+
+
+def entry_of(mask: str, mark: str, outputs: Sequence[Path], size: tuple[int, int], counts: Sequence[int]) -> Entry:
+    """The entry of an image whose files are in place; raises OSError where one is not."""
+    return Entry(mask, mark, tuple(path.stat().st_size for path in outputs), *size, tuple(counts))
+
+
+def difference(found: Mapping[str, Any], wanted: Identity) -> str:
+    """What the first part is in which two identities differ, in words."""
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            return f"{name} {printable(found.get(name, 'unknown'))[:80]}, not {value}"
+    return "other options"
+
+
+def unwritable(path: Path, error: OSError) -> DataError:
+    """The error that ends a call, since every further file would meet it."""
+    mend = "free some space" if error.errno in FULL else "check the folder and disk"
+    return DataError(
+        f"{printable(path)}: cannot be written ({error.strerror}); what was done is kept: {mend}, then go on with "
+        "--resume"
+    )
+
+
+def _sizes(paths: Sequence[Path]) -> tuple[int, ...] | None:
+    try:
+        return tuple(path.stat().st_size for path in paths)
+    except OSError:
+        return None
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def object_of(line: bytes) -> dict[str, Any]:
+    """The JSON object of a whole line; empty where it is none."""
+    try:
+        value = json.loads(line) if line.endswith(b"\n") else {}
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
