@@ -126,7 +126,7 @@ def straight_openvino(oracle: nn.Module, size: Size, precision: str) -> Labels:
 
 def onnx_runtime(oracle: nn.Module, size: Size) -> Labels:
     """The whole plain net through torch.onnx, argmax included, for one size."""
-    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+    import onnxruntime
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "net.onnx"

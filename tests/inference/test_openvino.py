@@ -33,6 +33,24 @@ def test_nothing_is_reported_to_anyone(tmp_path: Path) -> None:
     assert list(tmp_path.glob("intel/*")) == []
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_signal_after_several_engines_is_only_a_signal(precision: str, tmp_path: Path) -> None:
+    """OpenVINO's cores each give the thread a stack for signals: one that is gone kills the process at Ctrl-C."""
+    code = (
+        "import signal, torch; from torch import nn; from fullconv.inference.compilers import compiler\n"
+        "kept = None\n"
+        "for count in range(1, 4):\n"  # each one ends after the next has begun
+        f"    made = compiler('openvino', {precision!r}).compile(nn.Conv2d(3, count, 3), 3, [torch.rand(1, 3, 8, 8)])\n"
+        "    made(torch.rand(1, 3, 8, 8)); kept = made\n"
+        "del made, kept\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('stopped')"
+    )
+    environment = {**os.environ, "FULLCONV_CACHE": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "stopped\n"), found.stderr
+
+
 def block() -> nn.Sequential:
     """A small block whose pooling reaches beyond the map at odd sizes."""
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ from torch import Tensor
 from fullconv import __version__
 from fullconv.errors import OptionError, one_line
 from fullconv.files import atomic
-from fullconv.inference.openvino import runtime
+from fullconv.inference.openvino import core, runtime
 from fullconv.inference.samples import Samples
 from fullconv.weights.fetch import cache_folder
 
@@ -42,7 +42,7 @@ def quantiser() -> Any:
     """
     runtime()
     try:
-        import nncf  # type: ignore[import-untyped, unused-ignore]
+        import nncf
     except ImportError as error:
         raise OptionError(
             f"int8 needs nncf, which cannot be imported ({one_line(error)}); run: pip install 'fullconv[openvino]'"
@@ -81,10 +81,11 @@ def quantized(model: Any, samples: Iterable[Tensor]) -> Any:
 
 
 def _made(model: Any, samples: Samples) -> Any:
-    nncf = quantiser()
-    level = nncf.nncf_logger.level
+    nncf, openvino = quantiser(), runtime()
+    level, own, one = nncf.nncf_logger.level, openvino.Core, core()
     nncf.set_log_level(logging.ERROR)
     try:
+        openvino.Core = lambda: one  # nncf would make several
         with redirect_stdout(io.StringIO()):  # it draws its progress where a command's answer goes
             return nncf.quantize(
                 model,
@@ -97,6 +98,7 @@ def _made(model: Any, samples: Samples) -> Any:
             f"nncf cannot quantize a stage ({one_line(error)}); choose the precision bfloat16 or float32"
         ) from error
     finally:
+        openvino.Core = own
         nncf.set_log_level(level)
 
 
@@ -150,8 +152,7 @@ def read(path: Path, digest: str) -> Any | None:
         if about != {"kind": "int8", "of": digest, "sha256": _sha256(parts)}:
             return None
         os.utime(path)
-        openvino = runtime()
-        return openvino.Core().read_model(parts["graph"].tobytes(), openvino.Tensor(parts["weights"]))
+        return core().read_model(parts["graph"].tobytes(), runtime().Tensor(parts["weights"]))
     except (OSError, ValueError, RuntimeError, RecursionError, AttributeError, SafetensorError):
         return None
 

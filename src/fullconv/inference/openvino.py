@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 import threading
 import warnings
@@ -68,12 +69,26 @@ def runtime() -> Any:
     # It reports every import and conversion to its maker unless this package of theirs is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: as if not installed
     try:
-        import openvino  # type: ignore[import-untyped, unused-ignore]
+        import openvino
     except ImportError as error:
         raise OptionError(
             f"openvino cannot be imported ({one_line(error)}); run: pip install 'fullconv[openvino]'"
         ) from error
     return openvino
+
+
+@functools.cache
+def core() -> Any:
+    """The one Core of this process, which is never given up.
+
+    Each Core gives its thread another stack for signals and takes it away at its end. Several that end in another
+    order than they began leave the thread a stack that is gone, and its next signal, a Ctrl-C, kills the process
+    (2026.4.1).
+
+    Raises:
+        OptionError: openvino is not installed.
+    """
+    return runtime().Core()
 
 
 def graph(stage: nn.Module, channels: int) -> Any:
@@ -197,7 +212,7 @@ class _Run:
             "CPU_RUNTIME_CACHE_CAPACITY": SIZES * (2 + convolutions),
         }
         try:
-            return runtime().Core().compile_model(model, "CPU", settings).create_infer_request()
+            return core().compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise OptionError(f"OpenVINO cannot compile this ({one_line(error)}); use the engine 'torch'") from error
 
