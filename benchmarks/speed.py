@@ -247,7 +247,7 @@ def unpasted(ready: Engine) -> Engine:
     if not isinstance(ready.cut, StagedNet):
         raise OptionError("a net that is not known in stages; expected FCN-8s VGG16")
     cut = ready.cut
-    bare = Unpasted(cut.net, cut.kind, cut.trunks, cut.scores)
+    bare = Unpasted(cut.net, cut.kind, cut.trunks, cut.scores, cut.heads)
     return Engine(ready.net, ready.name, ready.precision, ready.why, bare, ready.tile, ready.memory)
 
 

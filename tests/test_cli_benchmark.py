@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,34 @@ def test_for_machines_and_files(run: Run, calls: list[tuple[Any, ...]], tmp_path
     assert told.endswith(f"\nWritten  {tmp_path / 'out' / 'benchmark.json'}, {tmp_path / 'out' / 'benchmark.png'}\n")
 
 
+def test_what_was_measured_is_told_before_it_is_written(
+    run: Run, calls: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "benchmark.json")
+
+    monkeypatch.setattr("fullconv.files.atomic", full)
+    for words in ((), ("--json",)):
+        result = run("benchmark", "m[0]", "-o", tmp_path / "out", *words)
+        assert (result.code, "plain" in result.out, "Written" in result.out) == (1, True, False)
+        assert "benchmark.json: No space left on device" in result.err.splitlines()[-1]
+
+
+def test_a_folder_that_takes_no_file_is_told_before_it_is_measured(
+    run: Run, calls: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(import_module("fullconv.cli.benchmark"), "TemporaryFile", refused)
+    said = one_line(run("benchmark", "m[0]", "-o", tmp_path), 2)
+    assert (
+        said
+        == f"--out {tmp_path}: is no folder that can be written (Read-only file system); name another, or a new one"
+    )
+    assert calls == []
+
+
 def test_nothing_but_failures_is_a_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = Timings("m", 1, 3, (ROWS[2],), {}, {SIZE: 1}, ())
     monkeypatch.setattr(module, "benchmark", lambda *_, **__: failed)
@@ -108,7 +139,11 @@ def test_it_measures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (["fcn8s-slim", "--size", "20"], 2, "--size '20'; expected HxW in pixels, such as 360x480"),
         (["fcn8s-slim", "--engine", "cuda"], 2, "unknown engine 'cuda'"),
         (["fcn8s-slim", "--images", "nowhere"], 1, "nowhere is no folder; expected one with images"),
-        (["fcn8s-slim", "--out", "a-file"], 2, "--out a-file: no folder can be made there (File exists)"),
+        (
+            ["fcn8s-slim", "--out", "a-file"],
+            2,
+            "--out a-file: is no folder that can be written (File exists); name another",
+        ),
     ],
 )
 def test_what_is_refused(

@@ -98,6 +98,11 @@ def test_a_folder_is_labelled_by_the_script_as_by_python(run: Run, model: Path, 
     shutil.rmtree(tmp_path / "python")
 
 
+def test_the_help_says_how_much_memory_is_used(run: Run) -> None:
+    words = run("predict", "--help").out.replace("│", " ").split()
+    assert "such as 2GiB; default: half of the machine's." in " ".join(words)
+
+
 def test_the_bar_tells_the_time_left() -> None:
     now = 0.0
     with Progress(get_time=lambda: now, disable=True) as bar:
@@ -210,9 +215,10 @@ class TestMistakes:
             (("--tile", "0"), "a tile of 0; expected a number of pixels, auto or off"),
             (("--tile", "-64"), "a tile of '-64'; expected a number of pixels, auto or off"),
             (("--tile", "1e3"), "a tile of '1e3'; expected a number of pixels, auto or off"),
-            (("--tile", "10000000"), "a tile of '10000000'; expected a number of pixels, auto or off"),
+            (("--tile", "10000000"), "--tile '10000000'; expected at most 999999 pixels, or off for the"),
             (("--memory", "lots"), "--memory 'lots'; expected a number of bytes with its unit, such as 2GiB or 800MiB"),
             (("--memory", "-2GiB"), "--memory '-2GiB'; expected a number of bytes with its unit"),
+            (("--memory", "0.1B"), "--memory '0.1B'; expected a number of bytes with its unit"),
             (("--memory", "0"), "--memory '0'; expected a number of bytes with its unit"),
             (("--memory", "2"), r"0.00 GiB of memory for images of 90 x 70; give at least \d+\.\d\dGiB"),
             (("--engine", "tensorrt"), "unknown engine 'tensorrt'.*Choices: auto, compile, openvino, torch"),
@@ -269,7 +275,7 @@ class TestMistakes:
         ("7TB", 7_000_000_000_000), ("1TiB", 1 << 40), ("123", 123), ("123B", 123), (" 0.5 GiB ", 1 << 29),
         ("", None), ("0", None), ("0GiB", None), ("-1GiB", None), ("1e9", None), ("GiB", None), ("1.GiB", None),
         (".5GiB", None), ("1,5GiB", None), ("2gib", None), ("2GiBs", None), ("nan", None), ("inf", None),
-        ("9" * 16, None), ("1 0GiB", None), ("2iB", None),
+        ("9" * 16, None), ("1 0GiB", None), ("2iB", None), ("0.1B", None), ("0.9", None), ("0.1KB", 100),
     ],
 )  # fmt: skip
 def test_bytes(text: str, expected: int | None) -> None:
@@ -284,7 +290,7 @@ def test_bytes(text: str, expected: int | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("512", 512), ("0", 0), ("999999", 999_999), ("1000000", "1000000"), ("auto", "auto"), ("-5", "-5"), ("", ""),
+    [("512", 512), ("0", 0), ("999999", 999_999), ("auto", "auto"), ("-5", "-5"), ("", ""),
      ("6\u00b2", "6\u00b2"), ("5.0", "5.0")],
 )  # fmt: skip
 def test_tiles(text: str, expected: int | str) -> None:

@@ -140,7 +140,7 @@ class Window:
 
     def _require_plain(self) -> None:
         if self.transposed:
-            raise GeometryError("the outputs of a transposed window on given inputs are not needed by any layer here")
+            raise GeometryError("a transposed window; expected a plain one: ask a transposed one for `inputs`")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
+import struct
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -10,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio import shutil as gdal
 
 import rasters
-from fullconv.data import vrt
+from fullconv.data import vrt, windows
 from fullconv.data.windows import RasterReader
 from refusals import refusal
 
@@ -56,6 +60,7 @@ def read(path: Path) -> NDArray[Any]:
 @pytest.mark.parametrize("relative", [True, False])
 def test_what_gdal_writes_is_read(tmp_path: Path, relative: bool) -> None:
     values = rasters.noise(50, 40, 3)
+    values[10:12] = 3
     path = rasters.write(tmp_path / "a b,ü!#?&.tif", values, nodata=3)
     place = tmp_path / "a.vrt"
     gdal.copy(str(path), str(place), driver="VRT")
@@ -63,9 +68,11 @@ def test_what_gdal_writes_is_read(tmp_path: Path, relative: bool) -> None:
         text = place.read_text("utf-8").replace('relativeToVRT="1">', f'relativeToVRT="0">{tmp_path}/')
         place.write_text(text, "utf-8")
     with RasterReader(place) as reader, RasterReader(path) as plain:
-        np.testing.assert_array_equal(reader.read((3, 40), (5, 40)), values[3:40, 5:40])
+        found = reader.window((3, 40), (5, 40))
+        np.testing.assert_array_equal(found.values, values[3:40, 5:40])
+        assert found.void is not None
+        np.testing.assert_array_equal(found.void, (values[3:40, 5:40] == 3).all(axis=2))
         assert reader.georeference == plain.georeference
-        assert reader.nodata == 3
         assert reader.files == (place.resolve(), path.resolve())
 
 
@@ -113,6 +120,118 @@ def test_sources_of_other_formats(folder: Path) -> None:
     for name, content in (("a.bmp", b"BM" + bytes(60)), ("a.xml", b"<GDAL_WMS></GDAL_WMS>"), ("a.txt", b"x")):
         (folder / name).write_bytes(content)
         assert "is no TIFF, PNG, JPEG or VRT, expected one as a VRT's source" in refused(folder, text_of(source(name)))
+
+
+HEADS = {"a.png": b"\x89PNG\r\n\x1a\n", "a.jpg": b"\xff\xd8\xff", "b.tif": b"II*\0", "c.tif": b"MM\0+"}
+LISTS = ("VRTDataset", "GDALTileIndexDataset", "Table_of_Contents")
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("listed", [f"<{name}" for name in LISTS])
+@pytest.mark.parametrize("before", [0, 1010])
+def test_a_list_of_files_under_a_pictures_head(folder: Path, name: str, listed: str, before: int) -> None:
+    """GDAL would take it for what comes later, and read any file that it names."""
+    inside = text_of(source(str(folder.parent / "out" / "a.tif"), 0)).replace("<VRTDataset", listed)
+    (folder / name).write_bytes(HEADS[name] + b" " * before + inside.encode())
+    assert f"that holds {listed}, as no picture does; make a GeoTIFF of it" in refused(folder, text_of(source(name)))
+    assert "cannot be opened" in refusal(RasterReader, folder / name)
+
+
+def test_nor_in_a_comment_of_a_whole_jpeg(folder: Path) -> None:
+    content = io.BytesIO()
+    Image.fromarray(rasters.noise(20, 30)).save(content, "JPEG")
+    inside = text_of(source(str(folder.parent / "out" / "a.tif"), 0)).encode().ljust(300)
+    whole = content.getvalue()
+    (folder / "a.jpg").write_bytes(whole[:2] + b"\xff\xfe" + struct.pack(">H", len(inside) + 2) + inside + whole[2:])
+    assert "a.jpg: is a JPEG that holds <VRTDataset" in refused(folder, text_of(source("a.jpg")))
+    (folder / "plain.jpg").write_bytes(whole)
+    (folder / "b.vrt").write_text(text_of(source("plain.jpg")))
+    for path in (folder / "plain.jpg", folder / "a.jpg"):  # opened by itself it is a picture
+        np.testing.assert_array_equal(read(folder / "b.vrt"), read(path))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_sources_are_whole_pictures(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(HEADS[name] + bytes(100))
+    assert f"{name}: cannot be opened" in refused(folder, text_of(source(name)))
+
+
+def test_sources_are_decoded_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they must be when they are opened by themselves; the VRT's own blocks say nothing of them."""
+    rasters.write(folder / "b.tif", rasters.noise(400, 600, 1), blockysize=400, compress="deflate")
+    rasters.write(folder / "c.tif", rasters.noise(400, 600, 1), blockysize=8, compress="deflate")
+    (folder / "deep.vrt").write_text(text_of(source("b.tif")))
+    monkeypatch.setattr(windows, "MAX_BLOCK", 2**17)
+    for name in ("b.tif", "deep.vrt"):
+        message = refused(folder, text_of(SOURCE + source(name)))
+        assert "b.tif: comes in blocks of 400 x 600 pixels (H x W), too large to be decoded in parts" in message
+    (folder / "d.vrt").write_text(text_of(source("c.tif")))
+    np.testing.assert_array_equal(read(folder / "d.vrt"), read(folder / "c.tif")[:20, :30])
+
+
+def rectangles(given: str, made: str, how: str = ' resampling="average"') -> str:
+    """A source of given "width height" that becomes so many pixels."""
+    sides = [
+        '<{} xOff="0" yOff="0" xSize="{}" ySize="{}"/>'.format(tag, *text.split())
+        for tag, text in (("SrcRect", given), ("DstRect", made))
+    ]
+    return SOURCE.replace("<SimpleSource", f"<SimpleSource{how}").replace(
+        "</SimpleSource>", "".join(sides) + "</SimpleSource>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "said"),
+    [
+        ("60000 60000", "64 64", "resamples (average) 3600000000 pixels of a source to 4096, expected"),
+        ("30 20", "7.4 5", "resamples (average) 600 pixels of a source to 37, expected at most 16 to one; make a"),
+        ("30 20", "0 5", "600 pixels of a source to 0"), ("0 20", "30 20", "0 pixels of a source to 600"),
+        ("30 20", "1_000 5", "to nan"), ("x 20", "30 20", "nan pixels"), ("-30 -20", "30 20", "nan pixels"),
+        ("30 20", "inf 5", "to nan"),
+    ],
+)  # fmt: skip
+def test_sources_that_are_made_much_smaller(folder: Path, given: str, made: str, said: str) -> None:
+    """GDAL holds all of them at once."""
+    assert said in refused(folder, text_of(rectangles(given, made)))
+    assert said in refused(folder, text_of(rectangles(given, made).replace("SimpleSource", "ComplexSource")))
+
+
+def test_sources_that_are_resampled(folder: Path) -> None:
+    for made, how in (("30 20", ""), ("3 2", ""), ("3 2", ' resampling="nearest"'), ("7.5 5", ' resampling="average"')):
+        (folder / "b.vrt").write_text(text_of(rectangles("30 20", made, how)))
+        assert read(folder / "b.vrt").any()
+    assert "nan pixels of a source" in refused(
+        folder, text_of(SOURCE.replace("Source>", 'Source resampling="cubic">', 1))
+    )
+    assert "is a VRT inside another and resamples a source (average)" in refused(folder, text_of(source("b.vrt")))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (text_of(rectangles("30 20", "1 1", ' Resampling="average"')), "has Resampling, expected resampling"),
+        (text_of(SOURCE, band='dataType="Byte" SUBCLASS="VRTRawRasterBand"'), "has SUBCLASS, expected subClass"),
+        (text_of(rectangles("30 20", "30 20").replace("xSize", 'XSIZE="1" xSize')), "has XSIZE, expected xSize"),
+    ],
+)  # fmt: skip
+def test_names_that_gdal_reads_in_any_case(folder: Path, text: str, said: str) -> None:
+    assert f"{said}; make the VRT again" in refused(folder, text)
+
+
+def test_folders_whose_names_are_not_utf8(folder: Path) -> None:
+    """XML could name no file there, and GDAL would read black."""
+    odd = folder / os.fsdecode(b"\xff")
+    odd.mkdir()
+    (odd / "a.tif").write_bytes((folder / "a.tif").read_bytes())
+    (odd / "b.vrt").write_text(text_of(SOURCE))
+    message = refusal(RasterReader, odd / "b.vrt")
+    assert "source 'a.tif' is no file's path (UnicodeEncodeError" in message
+    with RasterReader(odd / "a.tif", (1,)) as reader, RasterReader(folder / "a.tif", (1,)) as plain:
+        np.testing.assert_array_equal(reader.read((0, 20), (0, 30)), plain.read((0, 20), (0, 30)))
+        assert reader.georeference == plain.georeference
+        link = Path(reader._dataset.name)
+        assert link.is_symlink()
+    assert not link.is_symlink()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fullconv.geometry import Window
-from fullconv.inference.blank import Border, borders, common
+from fullconv.inference import staged as module
+from fullconv.inference.blank import Border, common
 from fullconv.inference.map_kinds import Staged
-from fullconv.inference.staged import SIZES, StagedNet
+from fullconv.inference.staged import StagedNet
 from fullconv.nets import build
 from fullconv.nets.rectangles import Interval, Size
 from fullconv.nets.trunks import Trunk
@@ -144,23 +145,35 @@ def test_same_padding_has_no_borders() -> None:
 def test_large_images_see_nearly_everything() -> None:
     """Pasting does not pay where 97 of 100 cells see the image."""
     net = staged("slim")
-    stages = net.trunks["image"]
-    assert any(borders(stages, 3, (100, 100), torch.device("cpu")))
+    assert any(border_of(net, (100, 100)))
     with torch.device("meta"):
         far = StagedNet.of(build("fcn8s-slim", 4, padding="paper").eval())
-    assert not any(borders(far.trunks["image"], 3, (20000, 20000), torch.device("meta")))
+    assert not any(border_of(far, (20000, 20000)))
 
 
-def test_borders_are_kept_for_a_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def blank_of(net: StagedNet, size: Size) -> Tensor:
+    """The map of nothing that the first pasted stage has."""
+    return next(border.blank for border in border_of(net, size) if border is not None)
+
+
+def test_sizes_that_differ_by_whole_strides_share_an_image_of_nothing() -> None:
+    net = StagedNet.of(thin("fcn8s-vgg16", padding="paper", width=1 / 16))
+    first = blank_of(net, (500, 375))
+    assert blank_of(net, (532, 375)) is first
+    assert blank_of(net, (500, 439)) is first
+    assert blank_of(net, (501, 375)) is not first
+
+
+def test_blank_maps_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     net = StagedNet.of(thin("fcn8s-slim", padding="paper", width=1 / 16))
-    first = net.borders((10, 10))
-    assert net.borders((10, 10)) is first
-    for height in range(11, 11 + SIZES - 1):
-        net.borders((height, 10))
-    assert net.borders((10, 10)) is first
-    for height in range(11, 11 + SIZES):
-        net.borders((height, 10))
-    assert net.borders((10, 10)) is not first
+    first = blank_of(net, (10, 10))
+    for height in range(11, 16):
+        blank_of(net, (height, 10))
+    assert blank_of(net, (10, 10)) is first
+    monkeypatch.setattr(module, "KEPT", first.nbytes)
+    blank_of(net, (11, 10))
+    assert blank_of(net, (10, 10)) is not first, "each alone is more than one of its maps"
+    assert len(net._blanks) == 1
 
 
 class TestBorder:

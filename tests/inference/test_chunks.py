@@ -128,8 +128,8 @@ def test_what_is_decoded_from_the_top_is_kept(
     ("high", "window", "room", "ahead"),
     [
         (32, (32, 32), 2**28, [(0, 1), (0, 2), (0, 3), (0, 4)]),
-        (32, (38, 38), 2**28, [(0, 2), (1, 2), (0, 3), (1, 3)]),  # they come with a margin too
-        (64, (64, 64), 2**28, [(0, 2), (0, 3), (1, 2), (1, 3)]),  # of larger parts, no more
+        (32, (38, 38), 2**28, [(0, 2), (1, 2), (0, 3), (1, 3), (0, 4), (1, 4)]),  # they come with a margin too
+        (64, (64, 64), 2**28, [(0, 2), (0, 3), (1, 2), (1, 3), (0, 4), (1, 4)]),  # the last are narrow
         (32, (32, 32), 6 * 32 * 32 * 4, [(0, 1), (0, 2)]),  # half of the room
     ],
 )
@@ -180,3 +180,20 @@ def test_chunks_are_whole_blocks(
     monkeypatch.setattr(chunks, "CHUNK", 5000)
     with RasterReader(files[name]) as reader, whole(reader, []) as cached:
         assert cached._shape == shape
+
+
+def test_room_follows_the_parts(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK", 500)
+    with RasterReader(files["tiles"]) as reader:
+        small, large = chunks.room(reader, (10, 10)), chunks.room(reader, (20, 20))
+        assert small < large < 150 * 130 * 4 < chunks.ROOM
+        assert chunks.room(reader, (1000, 130)) == 150 * 130 * 4, "never more than the image"
+        assert chunks.held(reader, (10, 10)) > small
+        assert Chunks(reader, [((0, 10), (0, 10)), ((10, 20), (0, 5))])._room == small
+
+
+def test_chunks_across_wide_parts_are_flat(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK", 20_000)
+    with RasterReader(files["tiles"]) as reader:
+        assert chunks._shape(reader, 10) == (64, 64)
+        assert chunks._shape(reader, 130) == (32, 64)

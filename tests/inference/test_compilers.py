@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fullconv.errors import GeometryError, OptionError
-from fullconv.inference.compilers import COMPILERS, PRECISIONS, activation_type, compiler, prepared
+from fullconv.inference.compilers import ABLE, COMPILERS, activation_type, compiler, stage_input
 from fullconv.nets.precision import has_bfloat16
 from fullconv.nets.trunks import TRUNKS
 
@@ -142,7 +142,7 @@ def served(name: str):  # type: ignore[no-untyped-def]
 
 
 def test_tables_agree() -> None:
-    assert {"torch", *COMPILERS} == PRECISIONS.keys()
+    assert {"torch", *COMPILERS} == ABLE.keys()
 
 
 def test_bfloat16_between_stages_only_where_it_is_quick() -> None:
@@ -200,4 +200,4 @@ def test_weights_of_another_type_are_refused(name: str) -> None:
 )
 def test_refused_inputs(x: torch.Tensor, message: str) -> None:
     with pytest.raises(GeometryError, match=message):
-        prepared(x, 3, torch.float32)
+        stage_input(x, 3, torch.float32)

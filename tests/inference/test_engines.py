@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ from classifiers import CLASSIFIERS
 from fullconv.errors import GeometryError, OptionError
 from fullconv.inference import engines
 from fullconv.inference.cropped import CroppedNet
-from fullconv.inference.engines import ENGINES, KINDS, PLANS, Engine, engine, given
+from fullconv.inference.engines import DTYPES, ENGINES, PLANS, Engine, engine, given
 from fullconv.inference.reference import Reference
 from fullconv.inference.staged import StagedNet
+from fullconv.inference.tiles import PROCESS, Plan
 from fullconv.nets import FCN, InputOptions
 from fullconv.nets.dense_classifier import convolutionalize
+from fullconv.nets.options import UPSAMPLINGS
 from thin_nets import lively, noise, thin
 
 TOLERANCE = 1e-5
@@ -32,7 +36,7 @@ def difference(runner: Engine, images: dict[str, Tensor]) -> float:
     assert list(found) == list(expected)
     largest = 0.0
     for task, plain in expected.items():
-        assert (found[task].size, found[task].head) == (plain.size, plain.head)
+        assert found[task].size == plain.size
         assert found[task].scores.shape == plain.scores.shape
         assert found[task].scores.dtype == torch.float32
         wanted, given = plain.upsample(), found[task].upsample()
@@ -49,19 +53,25 @@ def own() -> FCN:
         return lively(FCN(trunk=convolutionalize(specimen.build(), specimen.size, inputs=inputs), classes=3))
 
 
+def small(runner: Engine, tile: int | str) -> Engine:
+    """With tiles smaller than anybody may ask for."""
+    runner.tile = tile
+    return runner
+
+
 class TestCoarse:
     @pytest.mark.parametrize("tile", ["auto", "off", 40, 64, 1000])
     @pytest.mark.parametrize("name", ["fcn8s-slim", "fcn8s-vgg16", "fcn32s-alexnet", "fcn8s-resnet18"])
     def test_is_the_plain_nets(self, name: str, tile: int | str) -> None:
         for padding in ("paper", "same"):
-            runner = engine(thin(name, padding=padding), tile=tile)
+            runner = small(engine(thin(name, padding=padding)), tile)
             assert isinstance(runner.cut, StagedNet)
             assert difference(runner, {"image": noise(2, 3, 131, 97)}) <= TOLERANCE
 
     @pytest.mark.parametrize("tile", ["auto", 50])
     def test_in_several_bands(self, tile: int | str) -> None:
         """Cells that lie left or right of a band come from another band."""
-        runner = engine(thin("fcn8s-slim", padding="paper"), tile=tile)
+        runner = small(engine(thin("fcn8s-slim", padding="paper")), tile)
         images = {"image": noise(1, 3, 60, 230)}
         assert len(runner.plan((60, 230)).bands) == (5 if tile == 50 else 1)
         whole = Reference(runner.net).coarse(images)["semantic"].scores
@@ -81,19 +91,19 @@ class TestCoarse:
         assert difference(runner, {"image": noise(2, channels, 131, 70)}) <= TOLERANCE
 
     def test_of_several_tasks(self) -> None:
-        runner = engine(thin("siftflow-fcn16s", None, width=1 / 16), tile=48)
+        runner = engine(thin("siftflow-fcn16s", None, width=1 / 16), tile=64)
         assert len(runner.net.heads) == 2
         assert difference(runner, {"image": noise(1, 3, 85, 90)}) <= TOLERANCE
 
     def test_of_several_inputs(self) -> None:
-        runner = engine(thin("nyud-fcn32s-color-hha", None, width=1 / 16), tile=48)
+        runner = engine(thin("nyud-fcn32s-color-hha", None, width=1 / 16), tile=64)
         images = {"color": noise(1, 3, 70, 90), "hha": noise(1, 3, 70, 90, seed=1)}
         assert difference(runner, images) <= TOLERANCE
 
     @pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32])
     def test_of_any_type_that_nets_take(self, kind: torch.dtype) -> None:
         inputs = {"ms": InputOptions((99.0,) * 2, (50.0,) * 2, bands=(1, 2))}
-        runner = engine(thin("fcn8s-slim", inputs=inputs), tile=40)
+        runner = small(engine(thin("fcn8s-slim", inputs=inputs)), 40)
         assert difference(runner, {"ms": noise(1, 2, 70, 50).to(kind)}) <= TOLERANCE
 
     @pytest.mark.parametrize("tile", ["auto", 64])
@@ -110,6 +120,24 @@ class TestCoarse:
         found = engine(net, precision="bfloat16").coarse({"image": noise(1, 3, 60, 50)})["semantic"].scores
         assert torch.equal(found, expected), "the same arithmetic on the whole image"
 
+    def test_of_more_images_than_the_memory_has_room_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        images = {"image": noise(7, 3, 60, 50)}
+        runner = engine(thin("fcn8s-slim"))
+        expected = runner.coarse(images)["semantic"]
+        each = runner.plan((60, 50)).memory - PROCESS - runner.cut.weights
+        less = engine(runner.net, memory=PROCESS + runner.cut.weights + 3 * each)
+        seen, strips = [], Plan.strips
+
+        def watched(self: Plan, *args: Any) -> Any:
+            seen.append(args[2])
+            return strips(self, *args)
+
+        monkeypatch.setattr(Plan, "strips", watched)
+        found = less.coarse(images)["semantic"]
+        assert seen == [3, 3, 1]
+        assert (found.size, found.scores.shape) == (expected.size, expected.scores.shape)
+        assert (found.scores - expected.scores).abs().max() <= TOLERANCE * expected.scores.abs().max()
+
     def test_of_images_that_a_net_does_not_take(self) -> None:
         runner = engine(thin("fcn8s-slim"))
         with pytest.raises(GeometryError) as plain:
@@ -125,14 +153,30 @@ class TestCoarse:
 
 
 class TestEngine:
-    def test_its_weights_are_copies(self) -> None:
-        net, x = thin("fcn8s-slim"), {"image": noise(1, 3, 40, 40)}
+    @pytest.mark.parametrize("upsampling", [each for each in UPSAMPLINGS if each != "unpooling"])
+    def test_its_weights_are_copies(self, upsampling: str) -> None:
+        net, x = thin("fcn8s-slim", upsampling=upsampling), {"image": noise(1, 3, 40, 40)}
         runner = engine(net)
-        before = runner.coarse(x)["semantic"].scores
+        before = runner.coarse(x)["semantic"]
+        expected = before.scores, before.upsample()
         with torch.no_grad():
-            for parameter in net.trunks.parameters():
+            for parameter in net.parameters():
                 parameter.zero_()
-        assert torch.equal(runner.coarse(x)["semantic"].scores, before)
+        after = runner.coarse(x)["semantic"]
+        assert torch.equal(after.scores, expected[0])
+        assert torch.equal(after.upsample(), expected[1])
+        assert expected[1].abs().max() > 0
+
+    @pytest.mark.parametrize("padding", ["same", "paper"])
+    def test_serves_several_threads(self, padding: str) -> None:
+        runner = engine(thin("fcn8s-slim", width=1 / 16, padding=padding))
+        sizes = [(height, width) for height in range(20, 40) for width in (20, 33, 47, 58)]
+        images = {size: {"image": noise(1, 3, *size)} for size in sizes}
+        expected = {size: engine(runner.net).coarse(images[size])["semantic"].scores for size in sizes[::7]}
+        with ThreadPoolExecutor(8) as pool:
+            scores = pool.map(lambda size: runner.coarse(images[size])["semantic"].scores, sizes)
+            found = dict(zip(sizes, scores, strict=True))
+        assert all(torch.equal(found[size], scores) for size, scores in expected.items())
 
     @pytest.mark.parametrize("training", [True, False])
     def test_the_net_is_left_as_it_was(self, training: bool) -> None:
@@ -156,12 +200,35 @@ class TestEngine:
         assert runner.plan((PLANS + 1, 8)) is runner.plan((PLANS + 1, 8))
 
     def test_tile_and_memory_are_those_of_its_plans(self) -> None:
-        assert len(engine(thin("fcn8s-slim"), tile=50).plan((40, 200)).bands) == 4
+        assert len(engine(thin("fcn8s-slim"), tile=64).plan((40, 200)).bands) == 4
         with pytest.raises(OptionError, match=r"0.00 GiB of memory for images of 40 x 200; give at least"):
             engine(thin("fcn8s-slim"), memory=1).plan((40, 200))
         for tile in ("all", 0, -3, True, 2.5):
             with pytest.raises(OptionError, match=f"a tile of {tile!r}; expected a number of pixels, auto or off"):
                 engine(thin("fcn8s-slim"), tile=tile)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("size", [(5,), (5, 5, 5), (0, 5), (5, -1), (2.5, 5)])
+    def test_sizes_that_are_none(self, size: Any) -> None:
+        with pytest.raises(GeometryError, match=re.escape(f"images of size {size}; expected (H, W) of at least 1")):
+            engine(thin("fcn8s-slim")).plan(size)
+
+    def test_plans_are_made_by_several_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Forgetful(dict[Any, Any]):
+            """As if another thread had cleared it at once."""
+
+            def __setitem__(self, key: Any, value: Any) -> None:
+                pass
+
+        monkeypatch.setattr(engines, "plan", lambda cut, size, **_: size)
+        runner = engine(thin("fcn8s-slim"))
+        runner._plans = Forgetful()
+        sizes = [(height % 5 + 1, 8) for height in range(2000)]
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(runner.plan, sizes)) == sizes
+
+    def test_memory_is_a_number_of_bytes(self) -> None:
+        with pytest.raises(OptionError, match="memory of '2GiB'; expected a number of bytes"):
+            engine(thin("fcn8s-slim"), memory="2GiB")  # type: ignore[arg-type]
 
 
 class TestChoice:
@@ -193,7 +260,7 @@ class TestChoice:
         assert engine(thin("fcn8s-slim"), precision="auto").precision == ("bfloat16" if has else "float32")
 
     def test_every_precision_of_torch_has_a_type(self) -> None:
-        for name, kind in KINDS.items():
+        for name, kind in DTYPES.items():
             cut = engine(thin("fcn8s-slim"), precision=name).cut
             assert isinstance(cut, StagedNet)
             assert cut.kind == kind

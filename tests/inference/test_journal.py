@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from fullconv.errors import DataError, OptionError
 from fullconv.inference import journal as module
-from fullconv.inference.journal import NAME, Entry, Journal, difference, entry_of, held, record_of, stamp, unwritable
+from fullconv.inference.journal import (
+    NAME,
+    Entry,
+    Journal,
+    difference,
+    differing,
+    entry_of,
+    held,
+    record_of,
+    stamp,
+    unwritable,
+)
 
 IDENTITY = {"model": "3fa4", "overlay": False}
 
@@ -96,8 +107,11 @@ def test_a_record_of_a_single_raster_lies_beside_it(tmp_path: Path) -> None:
     journal.remove()
     assert journal.read() == ({}, {})
     journal.path.mkdir()
-    with pytest.raises(DataError, match=".a.tif.labelled.jsonl: cannot be written"):
-        journal.remove()
+    said = "a.tif: its journal .a.tif.labelled.jsonl cannot be written (Is a directory); check the folder and disk"
+    for act in (journal.remove, lambda: journal.write(IDENTITY, ())):
+        with pytest.raises(DataError) as caught:
+            act()
+        assert str(caught.value) == f"{tmp_path / said}"
 
 
 def test_masks_are_named_by_their_place_below_the_folder(tmp_path: Path) -> None:
@@ -170,8 +184,35 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         held(tmp_path / "file"),
     ):
         pass
-    with pytest.raises(DataError, match=r"cannot be written \(Not a directory\)"), held(tmp_path / "file" / "out"):
+    said = r"out: cannot be written \(Not a directory\); check the folder and disk$"
+    with pytest.raises(DataError, match=said), held(tmp_path / "file" / "out"):
         pass
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """What was not done is not kept, and what never was there has not vanished."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    mend = "check the folder and disk" if code == errno.EROFS else "free some space"
+    said = f"{tmp_path}: its journal .labelled.jsonl cannot be written ({os.strerror(code)}); "
+    with held(tmp_path) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "touch", refused)
+            for kept, rest in ((), mend), ([entry()], f"what was done is kept: {mend}, then go on with --resume"):
+                with pytest.raises(DataError) as caught:
+                    journal.write(IDENTITY, kept)
+                assert str(caught.value) == said + rest
+        journal.write(IDENTITY, ())
+        for rest in (mend, f"what was done is kept: {mend}, then go on with --resume"):
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "open", refused)
+                with pytest.raises(DataError) as caught:
+                    journal.append(entry())
+            assert str(caught.value) == said + rest
+            journal.append(entry())
 
 
 def test_a_folder_that_vanishes_is_not_made_anew(tmp_path: Path) -> None:
@@ -184,7 +225,11 @@ def test_a_folder_that_vanishes_is_not_made_anew(tmp_path: Path) -> None:
         for act in (journal.require, lambda: journal.append(entry())):
             with pytest.raises(DataError, match="out has vanished, or its journal .labelled.jsonl, while images"):
                 act()
-    assert not folder.exists()
+        assert not folder.exists()
+        folder.write_text("")  # now nor can it be made anew
+        folder.with_suffix(".link").symlink_to("none/out")
+        with pytest.raises(DataError, match="out.link has vanished"):
+            Journal(folder.with_suffix(".link")).write(IDENTITY, ())
 
 
 def test_errors_of_the_disk_name_the_fix(tmp_path: Path) -> None:
@@ -202,3 +247,5 @@ def test_the_first_difference_is_named() -> None:
     assert difference({"model": "9c\n" + "x" * 900}, IDENTITY) == f"model 9c\\n{'x' * 76}, not 3fa4"
     assert difference({"overlay": True}, IDENTITY) == "model unknown, not 3fa4"
     assert difference({**IDENTITY, "tile": 500}, IDENTITY) == "other options"
+    assert differing({**IDENTITY, "tile": 500}, IDENTITY) == ("tile", 500, None)
+    assert differing(IDENTITY, IDENTITY) is None

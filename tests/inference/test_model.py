@@ -13,7 +13,7 @@ from torch import nn
 
 import fullconv
 from fullconv.errors import DataError, GeometryError, ModelFileError, OptionError
-from fullconv.inference.model import Model, drawable, load
+from fullconv.inference.model import SMALL, Model, drawable, load
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions, build
 from makers import save
@@ -323,6 +323,24 @@ class TestEngine:
                     weight.mul_(0.5)
         np.testing.assert_allclose(model.scores(picture), plain(model.net, picture).numpy(), rtol=1e-4, atol=1e-4)
         assert not np.allclose(model.scores(picture), before)
+
+    def test_any_number_of_a_small_weight_counts(self) -> None:
+        model = Model(make_net())
+        weight = max((each for each in model.net.parameters() if each.numel() <= SMALL), key=torch.Tensor.numel)
+        assert weight.numel() > 1000
+        before = model.engine()
+        weight.data[-1, -1, -1, -1] += 1
+        assert model.engine() is not before
+
+    def test_weights_that_are_no_numbers_are_still_the_same(self) -> None:
+        model = Model(make_net())
+        next(model.net.parameters()).data.fill_(torch.nan)
+        assert model.engine() is model.engine()
+
+    def test_the_precision_that_auto_means_has_one_engine(self) -> None:
+        model = Model(make_net())
+        chosen = model.engine("auto")
+        assert model.engine(chosen.precision) is chosen
 
     def test_a_model_that_was_used_can_be_copied(
         self, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]

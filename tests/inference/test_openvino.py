@@ -111,7 +111,7 @@ def test_int8_gives_with_open_sizes_what_it_gives_with_fixed_ones(
 
 def test_no_more_sizes_than_a_few_stay_compiled_where_they_are_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_int8": True})
-    monkeypatch.setattr(ours, "SIZES", 2)
+    monkeypatch.setattr(ours, "SHAPES", 2)
     stage = nn.Sequential(nn.ReLU())
     run = ours._Run(ours.graph(stage, 3), stage, 3, "int8")
     for size in (4, 5, 4, 6):
@@ -132,7 +132,7 @@ def test_what_a_model_keeps_of_sizes_is_bounded() -> None:
             run(torch.zeros(1, 3, height, width))
         grown.append(psutil.Process().memory_info().rss - before)
     assert grown[1] < 25 << 20, "the first sizes fill what is kept; without a bound it is 64 MB again"
-    assert len(run.requests) == ours.SIZES
+    assert len(run.requests) == ours.SHAPES
 
 
 def test_torch_computes_the_sizes_that_a_model_refuses() -> None:

@@ -174,6 +174,19 @@ def test_a_mask_that_cannot_be_written_is_a_failure_of_its_file(model: Model, tm
         predict(model, images, tmp_path / "file")
 
 
+def test_a_picture_counts_in_the_bound(model: Model, tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", np.zeros((1500, 2000, 3), np.uint8))
+
+    def least(**options: bool) -> float:
+        with pytest.raises(OptionError, match="for images of 1500 x 2000; give at least") as caught:
+            predict(model, image, tmp_path / "out" / "a.png", memory=1, **options)
+        return float(str(caught.value).removesuffix("GiB").rsplit(" ")[-1]) * 2**30
+
+    pixels, step = 1500 * 2000, 2**30 / 50
+    assert least() > 350 * 2**20 + 7 * pixels
+    assert least(scores=True) - least() > 4 * 3 * pixels - step
+
+
 def test_so_is_an_overlay(model: Model, tmp_path: Path) -> None:
     (tmp_path / "out" / "a_overlay.png").mkdir(parents=True)
     ((_, why),) = predict(model, save(tmp_path / "a.png", picture(0)), tmp_path / "out", overlay=True).failures

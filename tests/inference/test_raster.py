@@ -134,10 +134,10 @@ def test_other_files(source: Path, tmp_path: Path, kind: str) -> None:
         picture = Image.fromarray(values)
         (picture.quantize(50) if kind == "palette.tif" else picture).save(path)
     with RasterReader(path) as reader:
-        seen = reader.read((0, SIZE[0]), (0, SIZE[1]))
-        void = reader.void((0, SIZE[0]), (0, SIZE[1]))
+        seen = reader.window((0, SIZE[0]), (0, SIZE[1]))
     out = label(path, tmp_path / "labels.tif")
-    np.testing.assert_array_equal(read(out)[0], np.where(void, 255, labels_of(seen, 3)))
+    void = np.zeros(SIZE, bool) if seen.void is None else seen.void
+    np.testing.assert_array_equal(read(out)[0], np.where(void, 255, labels_of(seen.values, 3)))
     assert void.any() == (kind == "vrt")
 
 
@@ -486,6 +486,15 @@ def test_targets_that_cannot_be(source: Path, tmp_path: Path) -> None:
         label(clash, tmp_path / "a.tif")
     with RasterReader(clash) as reader, pytest.raises(OptionError, match="3 class names for 2 classes"):
         label_raster(reader, tmp_path / "b.tif", PARTS, normal(), NAMES, classes=2)
+    (tmp_path / "c.tif").mkdir()
+    (tmp_path / "d_confidence.tif").mkdir()
+    for name, place, confidence in (("c.tif", "c.tif", False), ("d.tif", "d_confidence.tif", True)):
+        with pytest.raises(OptionError, match=f"{place} is a folder, expected a file's place; choose another --out"):
+            label(clash, tmp_path / name, compute=lambda *_: iter(()), confidence=confidence)
+    label(clash, tmp_path / "d.tif")
+    odd = tmp_path / os.fsdecode(b"\xff") / "e.tif"
+    with pytest.raises(OptionError, match=r"e.tif is no name in UTF-8, as GDAL needs; choose another --out"):
+        label(clash, odd, compute=lambda *_: iter(()))
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be written \(.*; no part was done"):
         label(clash, tmp_path / "file" / "b.tif")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fullconv.inference.samples import Samples, digest_of
+from fullconv.inference.samples import Samples, digest
 
 
 class Counted(nn.Module):
@@ -52,7 +52,7 @@ def test_of_samples_is_themselves() -> None:
 
 
 def test_a_digest_is_of_inputs_and_layers() -> None:
-    def digest(x: Tensor, *layers: nn.Module, read: bool = False) -> str:
+    def digest_after(x: Tensor, *layers: nn.Module, read: bool = False) -> str:
         samples = Samples([x, x])
         for each in layers:
             samples.through(each)
@@ -62,21 +62,26 @@ def test_a_digest_is_of_inputs_and_layers() -> None:
         return samples.digest
 
     x = torch.rand(1, 3, 5, 6)
-    known = digest(x, layer(), nn.ReLU())
-    assert digest(x.clone(), layer(), nn.ReLU()) == known
-    assert digest(x, layer(), nn.ReLU(), read=True) == known, "whether they were read does not count"
+    known = digest_after(x, layer(), nn.ReLU())
+    assert digest_after(x.clone(), layer(), nn.ReLU()) == known
+    assert digest_after(x, layer(), nn.ReLU(), read=True) == known, "whether they were read does not count"
     others = [
-        digest(2 * x, layer(), nn.ReLU()), digest(x, layer(1), nn.ReLU()), digest(x, layer(padding=0), nn.ReLU()),
-        digest(x, layer()), digest(x), digest(x, nn.ReLU(), layer()), digest(x[:, :, :, :5], layer(), nn.ReLU()),
-    ]  # fmt: skip
+        digest_after(2 * x, layer(), nn.ReLU()),
+        digest_after(x, layer(1), nn.ReLU()),
+        digest_after(x, layer(padding=0), nn.ReLU()),
+        digest_after(x, layer()),
+        digest_after(x),
+        digest_after(x, nn.ReLU(), layer()),
+        digest_after(x[:, :, :, :5], layer(), nn.ReLU()),
+    ]
     assert len({known, *others}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8, torch.int64, torch.bool])
 def test_digests_of_tensors(dtype: torch.dtype) -> None:
     x = torch.tensor([[0, 1, 1], [1, 0, 1]]).to(dtype)
-    known = digest_of([("a", x)])
-    assert digest_of([("a", x.T.contiguous().T)]) == known, "the layout in memory does not count"
+    known = digest([("a", x)])
+    assert digest([("a", x.T.contiguous().T)]) == known, "the layout in memory does not count"
     others = [
         [("b", x)],
         [("a", x.reshape(3, 2))],
@@ -84,5 +89,5 @@ def test_digests_of_tensors(dtype: torch.dtype) -> None:
         [("a", x), ("a", x)],
         [],
     ]
-    assert len({known, *(digest_of(each) for each in others)}) == 6
-    assert digest_of([("a", torch.tensor(1))]) != digest_of([("a", torch.tensor(2))])
+    assert len({known, *(digest(each) for each in others)}) == 6
+    assert digest([("a", torch.tensor(1))]) != digest([("a", torch.tensor(2))])

@@ -19,6 +19,7 @@ from rasterio import shutil as gdal
 
 import rasters
 from fullconv.data.image import read_image
+from fullconv.data.windows import RasterReader
 from fullconv.errors import DataError, OptionError
 from fullconv.inference import chunks, scenes, spool, tiles
 from fullconv.inference.engines import Engine, engine
@@ -217,8 +218,33 @@ def test_the_plan_is_told_before_it_runs(model: Model, source: Path, tmp_path: P
         assert len(told) == (1 if done < 1 else 2) or done in (1, 2)
 
     outcome = predict(model, source.parent, tmp_path / "out", tell=told.append, progress=seen)
-    whole = engine(model.net)
-    assert outcome.notes == told == [f"scene.tif: {whole.plan(SIZE)}", f"two.tif: {whole.plan((90, 70))}"]
+    paths = source, source.with_name("two.tif")
+    with RasterReader(paths[0]) as one, RasterReader(paths[1]) as two:
+        own = Scene(engine(model.net), LABELS)
+        plans = [own.runner(reader).plan(reader.size) for reader in (one, two)]
+    assert outcome.notes == told == [f"scene.tif: {plans[0]}", f"two.tif: {plans[1]}"]
+
+
+def test_an_error_of_verifying_leaves_the_labels(
+    file: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def fail(*_: object) -> None:
+        raise DataError("has vanished")
+
+    monkeypatch.setattr(Scene, "verify", fail)
+    outcome = predict(file, source, out, verify=True)
+    assert outcome.failures == [(source, f"{source}: labelled, but not verified: has vanished")]
+    assert "scene.tif" in (out / "shares.csv").read_text()
+    assert predict(file, source, out, resume=True).kept == [out / "scene.tif"]
+
+
+def test_scores_for_confidences_are_bounded(model: Model) -> None:
+    own = Scene(engine(model.net), LabelSet.numbered(150), True)
+    assert own._rows(100) == scenes.ROWS
+    assert own._rows(6000) == scenes.CELL
+    assert own._rows(900) * 900 * 150 * 4 <= scenes.SCORES
 
 
 def test_the_making_of_the_file_is_told(model: Model, source: Path, tmp_path: Path) -> None:

@@ -72,12 +72,38 @@ def test_parts_across_the_raster(tmp_path: Path) -> None:
 
 def test_without_resume_all_is_discarded(tmp_path: Path) -> None:
     begun(tmp_path, 3)
-    (tmp_path / "old").mkdir()
-    (tmp_path / "labels.tif").touch()
+    for name in ("labels.tif", "labels.vrt", "labels.tif.ovr.tmp", "confidence.raw", ".journal.0123abcd"):
+        (tmp_path / name).touch()
     with opened(tmp_path, resume=False) as target:
         assert target.done == 0
         assert (tmp_path / LABELS).read_bytes() == bytes(63)
     assert sorted(path.name for path in tmp_path.iterdir()) == [JOURNAL, LABELS]
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "labels.txt", "my labels.raw", "journal.txt", ".journal", "old"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_is_not_ours_is_never_removed(tmp_path: Path, name: str, resume: bool) -> None:
+    folder = begun(tmp_path / "spool", 3)
+    with opened(folder) as target:
+        (folder / name).mkdir() if name == "old" else (folder / name).touch()
+        target.remove()
+    assert [path.name for path in folder.iterdir()] == [name]
+    discard(folder)
+    with pytest.raises(OptionError, match=f"{name} lies where parts are to be kept, and is none; move it, or choose"):
+        opened(folder, resume=resume)
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    begun(tmp_path / "precious", 3)
+    link = tmp_path / ".a.tif.partial"
+    link.symlink_to("precious")
+    for resume in (True, False):
+        with pytest.raises(OptionError, match=r"partial is a link, expected a folder of ours; remove it, or choose"):
+            opened(link, resume=resume)
+    discard(link)
+    with opened(tmp_path / "precious") as target:
+        assert target.done == 3
 
 
 @pytest.mark.parametrize("at", [0, 4, len(PARTS)])
@@ -125,7 +151,7 @@ def test_a_removal_that_stops_leaves_nothing_to_go_on_from(tmp_path: Path, monke
         raise KeyboardInterrupt
 
     with opened(tmp_path) as target:
-        monkeypatch.setattr("fullconv.inference.spool.shutil.rmtree", killed)
+        monkeypatch.setattr(Path, "iterdir", killed)
         with pytest.raises(KeyboardInterrupt):
             target.remove()
         monkeypatch.undo()

@@ -166,6 +166,23 @@ class TestSeveralInputsAndTasks:
         net = thin(f"siftflow-fcn{stride}s", None, width=1 / 16)
         check(net, StagedNet.of(net), {"image": noise(2, 3, 85, 90)}, columns, 1 << 14, [30, 2])
 
+    def test_of_tasks_that_nobody_asks_for_nothing_is_kept(self) -> None:
+        net = thin("siftflow-fcn8s", None, width=1 / 16)
+        cut, read = StagedNet.of(net), reading(noise(1, 3, 600, 64))
+        first, second = net.heads
+
+        def run(tasks: tuple[str, ...] | None) -> tuple[Tensor, int]:
+            strips, most, labels = Strips(cut, (600, 64), read, rows=64, budget=1 << 14, tasks=tasks), 0, []
+            for top in range(0, 600, 60):
+                labels.append(strips.labels(second, (top, top + 60)))
+                held = (chunk.nbytes for each in strips.maps.every for chunk in each._chunks.values())
+                most = max(most, sum(held) - sum(chunk.nbytes for chunk in strips.maps.every[0]._chunks.values()))
+            return torch.cat(labels, 1), most
+
+        (labels, held), (expected, much) = run((second,)), run(None)
+        assert torch.equal(labels, expected)
+        assert held < much - 600 // 8 * 64 // 8 * len(first), "of the other task every coarse cell is kept"
+
     def test_the_scales_of_the_at_once_net(self) -> None:
         """With features that large that the skips' hundredths and ten-thousandths count."""
         net = thin("voc-fcn8s-atonce", None, width=1 / 16)

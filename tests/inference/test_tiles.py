@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -14,13 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+import rasters
 from fullconv.errors import GeometryError, OptionError
 from fullconv.inference import tiles
 from fullconv.inference.cropped import CroppedNet
 from fullconv.inference.reference import Reference
 from fullconv.inference.staged import StagedNet
 from fullconv.inference.strips import BUDGET
-from fullconv.inference.tiles import PART_ROWS, SMALLEST, Plan, plan
+from fullconv.inference.tiles import PART_ROWS, SMALLEST, Beside, Plan, check_memory, check_tile, plan
+from makers import save
 from thin_nets import noise, reading, thin
 
 
@@ -67,10 +75,10 @@ class TestParts:
 
     @pytest.mark.parametrize("width", [100, 5000, 10**7])
     def test_begin_with_whole_coarse_cells(self, width: int) -> None:
-        with mock.patch.object(tiles, "_planned", lambda cut, size, rows, bands, budget: rows):
-            rows = tiles._rows((10**6, width))
-        assert rows % PART_ROWS == 0
-        assert rows == PART_ROWS or rows * width <= tiles.PART_PIXELS
+        for pixel in (0, 10, 3000):
+            rows = tiles._rows(width, pixel)
+            assert rows % PART_ROWS == 0
+            assert rows == PART_ROWS or rows * width * max(pixel, tiles.PIXEL) <= tiles.PART_PIXELS * tiles.PIXEL
 
 
 class TestMultiplications:
@@ -158,16 +166,53 @@ class TestMemory:
 
     def test_a_plan_does_not_depend_on_the_moment(self) -> None:
         """A call that goes on must find its parts where they were."""
-        first = plan(staged(), self.size, memory=600 << 20)
-        held = np.ones(80 << 20, np.uint8)
-        assert plan(staged(), self.size, memory=600 << 20) == first
-        assert held.all()
+        found = []
+        for available in (1 << 20, 900 << 20):
+            memory = SimpleNamespace(total=900 << 20, available=available, free=available)
+            with mock.patch("psutil.virtual_memory", lambda memory=memory: memory):
+                found.append(plan(staged(), self.size))
+        assert found[0] == found[1]
+        assert found[0].budget < BUDGET
 
-    def test_process_weights_and_parts_count(self) -> None:
-        found = plan(staged(), (100, 100))
-        numbers = sum(each.numel() for each in staged().net.parameters())
-        maps = found.strips(reading(noise(1, 3, 100, 100)), (0, 100)).maps.memory()
-        assert found.memory == tiles.PROCESS + 8 * numbers + maps + tiles.PIXEL * 100 * 100
+    def test_too_small_a_machine_does_what_it_can(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tiles, "whole_memory", lambda: 1 << 20)
+        assert plan(staged(), self.size) == self.ways()[-1]
+
+    def test_what_is_held_beside_counts(self) -> None:
+        beside = Beside(part=100.0, image=3.0, more=lambda part: part[0] * 10**6)
+        one, other = plan(staged(), self.size), plan(staged(), self.size, beside=beside, memory=1 << 40)
+        assert 64 < other.rows < one.rows
+        assert other.rows * 2500 * 100 <= tiles.PART_PIXELS * tiles.PIXEL
+        held = 3 * 3000 * 2500 + other.rows * (10**6 + 100 * 2500)
+        assert held < other.memory < tiles.PROCESS + held + one.memory
+        less = plan(staged(), self.size, beside=beside, memory=other.memory - 1)
+        assert less.rows < other.rows
+        assert less.memory < other.memory
+
+    @pytest.mark.parametrize(
+        ("name", "bound", "options"),
+        [("scene.tif", 640, {}), ("scene.tif", 640, {"confidence": True}), ("picture.png", 640, {})],
+    )
+    def test_the_bound_is_kept(self, tmp_path: Path, name: str, bound: int, options: dict[str, bool]) -> None:
+        values = np.zeros((1500, 1500, 3), np.uint8)
+        path = save(tmp_path / name, values) if name.endswith("png") else rasters.write(tmp_path / name, values)
+        code = f"""
+import re
+from pathlib import Path
+import torch
+from fullconv.inference.model import Model
+from fullconv.inference.predict import predict
+from thin_nets import thin
+torch.set_num_threads(1)
+out = predict(Model(thin("fcn8s-slim", 60)), {str(path)!r}, "out", memory={bound} << 20, **{options!r})
+assert len(out.written) == 1, out.failures
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
+"""
+        surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env=surroundings
+        )
+        assert 200 < float(done.stdout) <= bound
 
     @pytest.mark.parametrize("tile", ["off", 500])
     def test_the_bound_holds_for_tiles_too(self, tile: int | str) -> None:
@@ -183,6 +228,34 @@ def test_tiles_that_are_none(tile: object) -> None:
     message = f"a tile of {tile!r}; expected a number of pixels, auto or off"
     with pytest.raises(OptionError, match=re.escape(message)):
         plan(staged(), (10, 10), tile=tile)  # type: ignore[arg-type]
+
+
+def test_tiles_that_are_too_small() -> None:
+    check_tile(64)
+    with pytest.raises(OptionError, match="a tile of 63 pixels; expected 64 or more, auto or off"):
+        check_tile(63)
+
+
+@pytest.mark.parametrize("memory", ["2GiB", -5, 0, 1.5, True])
+def test_memory_that_is_none(memory: object) -> None:
+    check_memory(None)
+    check_memory(1)
+    with pytest.raises(OptionError, match=re.escape(f"memory of {memory!r}; expected a number of bytes")):
+        check_memory(memory)
+
+
+def test_crops_are_counted_without_walking_them() -> None:
+    cut, seen = crops(), 0
+    read_by = CroppedNet.read_by
+
+    def counted(*args: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        return read_by(*args)
+
+    with mock.patch.object(CroppedNet, "read_by", counted):
+        plan(cut, (2000, 1500), tile=64)
+    assert seen < 200
 
 
 def test_text() -> None:

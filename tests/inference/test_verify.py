@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fullconv.errors import OptionError
+from fullconv.inference import cropped as module_cropped
 from fullconv.inference import verify as module
 from fullconv.inference.engines import Engine, engine
 from fullconv.inference.reference import Reference
@@ -52,6 +54,22 @@ class TestWhole:
         assert 0 < found.difference <= 1e-5
         assert found.differing <= 5
         assert found.precision == "float32"
+
+    def test_the_plain_net_sees_all_of_it_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        net, coarse, sizes = thin("fcn8s-slim"), FCN.coarse, []
+
+        def seen(self: FCN, x: Any) -> Any:
+            sizes.append(tuple(x["image"].shape[2:]))
+            return coarse(self, x)
+
+        monkeypatch.setattr(FCN, "coarse", seen)
+        verify(engine(net, tile=100), SIZE, reading(noise(1, 3, *SIZE)))
+        # The other measures what a net holds.
+        assert [size for size in sizes if size != (module_cropped.SEEN,) * 2] == [SIZE]
+
+    def test_an_unknown_task_is_named(self) -> None:
+        with pytest.raises(OptionError, match="nope"):
+            verify(engine(thin("fcn8s-slim")), SIZE, reading(noise(1, 3, *SIZE)), task="nope")
 
     def test_an_unpooling_net(self) -> None:
         runner = engine(thin("fcn8s-slim", 3, upsampling="unpooling"), tile=64)

@@ -155,8 +155,8 @@ class TestOnRectangle:
     @pytest.mark.parametrize(
         ("layer", "message"),
         [
-            (nn.AvgPool2d(2), "AvgPool2d is not known on a part of a map; pack the layers first"),
-            (nn.Conv2d(1, 1, 2), "Conv2d is not known on a part of a map; pack the layers first"),
+            (nn.AvgPool2d(2), "AvgPool2d is not known on a part of a map; expected packed convolutions"),
+            (nn.Conv2d(1, 1, 2), "Conv2d is not known on a part of a map; expected packed convolutions"),
             (nn.Softmax(dim=1), "the geometry of Softmax is not known"),
         ],
         ids=["average pooling", "not packed", "softmax"],

@@ -115,7 +115,7 @@ def test_a_file_and_its_array_have_equal_scores(trained: tuple[Path, Trained]) -
     with torch.no_grad():
         bare = model.net(torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None])
     assert isinstance(bare, torch.Tensor)
-    np.testing.assert_allclose(bare[0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(bare[0].numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_drawn_are_the_preview_bands(trained: tuple[Path, Trained], tmp_path: Path) -> None:

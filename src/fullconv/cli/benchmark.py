@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,13 +64,13 @@ def benchmark(
             progress=lambda done, total, what: bar.update(line, completed=done, total=total, facts=what),
             tell=None if json_ else lambda note: typer.echo(f"Note: {note}", err=True),
         )  # fmt: skip
-    if out is not None:
-        _write(result, out)
     if json_:
         print_json(result.to_json())
     else:
         _print(result)
-        if out is not None:
+    if out is not None:  # last, so that a disk that is full by now loses nothing
+        _write(result, out)
+        if not json_:
             typer.echo(f"\nWritten  {out / 'benchmark.json'}, {out / 'benchmark.png'}")
     if all(row.error for row in result.rows):
         raise typer.Exit(1)
@@ -79,8 +80,12 @@ def _require_folder(out: Path) -> None:
     """Raise OptionError, before minutes of measuring, where nothing can be written there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise OptionError(f"--out {printable(out)}: no folder can be made there ({error.strerror})") from error
+        raise OptionError(
+            f"--out {printable(out)}: is no folder that can be written ({error.strerror}); name another, or a new one"
+        ) from error
 
 
 def _write(result: Timings, out: Path) -> None:

@@ -39,14 +39,19 @@ UNITS = {"": 1, "B": 1, **{f"{unit}{i}B": base**power for i, base in (("", 1000)
 def bytes_of(text: str, option: str) -> int:
     """Bytes of a number with a unit: 2GiB, 1.5GB, 800MiB."""
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?i?B?)", text.strip())
-    if found is None or found[2] not in UNITS or not float(found[1]):
+    bytes_ = int(float(found[1]) * UNITS[found[2]]) if found is not None and found[2] in UNITS else 0
+    if not bytes_:
         raise OptionError(f"{option} {text[:80]!r}; expected a number of bytes with its unit, such as 2GiB or 800MiB")
-    return int(float(found[1]) * UNITS[found[2]])
+    return bytes_
 
 
 def tile_of(text: str) -> int | str:
     """A tile's rows and columns, or "auto" or "off", which are checked where they are used."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else text
+    if not (text.isascii() and text.isdigit()):
+        return text
+    if len(text) > 6:
+        raise OptionError(f"--tile {text[:80]!r}; expected at most 999999 pixels, or off for the whole image")
+    return int(text)
 
 
 Upsampling = Annotated[

@@ -34,10 +34,14 @@ def predict(
         str, typer.Option(help="float32, bfloat16, int8 (openvino), or auto: bfloat16 where the processor has it.")
     ] = "float32",
     tile: Annotated[
-        str, typer.Option(metavar="N|auto|off", help="Pixels of a tile; auto: as memory allows; off: the whole image.")
+        str,
+        typer.Option(
+            metavar="N|auto|off", help="Pixels of a tile, 64 or more; auto: as memory allows; off: the whole image."
+        ),
     ] = "auto",
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="That may be used, such as 2GiB.  [default: half of the free]")
+        str | None,
+        typer.Option(metavar="SIZE", help="That may be used, such as 2GiB; default: half of the machine's."),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also run the plain net, on all or on windows, and compare.")

@@ -100,12 +100,15 @@ def measured(name: str, dataset: DatasetReader, bands: tuple[int, ...]) -> Measu
 
 
 def colours(name: str, dataset: DatasetReader) -> Colours:
-    """The colours of an open raster: those that `fullconv.data.image` reads of a picture.
+    """The colours of an open raster: those that `fullconv.data.image` reads of a picture. Where the chroma of a JPEG is
+    coarser than its luma, GDAL fills in what lies between otherwise than Pillow: on photos a few levels, on noise 100.
 
     Raises:
-        DataError: neither of 8 bits nor grey or RGB of 16; or bands of which it is not told which are red, green and
-            blue.
+        DataError: neither of 8 bits nor grey or RGB of 16; CIELAB, which GDAL makes other colours of; or bands of which
+            it is not told which are red, green and blue.
     """
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CIELAB":
+        raise DataError(f"{name}: holds CIELAB colours, and this net takes red, green and blue; export it as RGB")
     bands = _shown(name, dataset)
     for band in bands:
         if dataset.dtypes[band - 1] != "uint8" and not _is_wide(dataset, bands):

@@ -7,8 +7,9 @@ Source: GDAL's manual, "VRT -- GDAL Virtual Format". Of its elements those are k
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import nan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,16 @@ MAX_SOURCES = 2**16
 FORMATS = ("TIFF", "PNG", "JPEG")
 """Of sources, besides VRT."""
 
+MAX_REDUCED = 16
+"""Pixels of a source that are averaged, or resampled otherwise, to one: GDAL holds all that a window needs at once."""
+
+LOOKED = 4096
+"""First bytes of a source in which no other format may announce itself; GDAL looks at 1024."""
+
 _HEAD = re.compile(rb"^(\xef\xbb\xbf)?\s*(<\?xml[^>]*\?>)?\s*(<!--((?!-->).)*-->\s*)*<VRTDataset[\s>]", re.DOTALL)
+_LISTS = re.compile(rb"<(VRTDataset|GDALTileIndexDataset|Table_of_Contents)")
+"""What files hold that name other files. GDAL goes by that, whatever stands before it, so that the first bytes of a
+picture do not make it one."""
 
 _SOURCES = ("SimpleSource", "ComplexSource")
 _KEPT = (
@@ -44,6 +54,11 @@ _DROPPED = (  # they change no pixel
     "Metadata", "Histograms", "OverviewList", "Overview", "UnitType", "CategoryNames", "GDALRasterAttributeTable",
     "BlockXSize", "BlockYSize",
 )  # fmt: skip
+_ATTRIBUTES = {name.lower(): name for name in ("subClass", "relativeToVRT", "shared", "resampling", "xSize", "ySize")}
+"""Those that are looked at; GDAL knows them in any case."""
+
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,2})?")
+
 _CLASSES = {"VRTDataset": "VRTDataset", "VRTRasterBand": "VRTSourcedRasterBand"}
 
 
@@ -54,10 +69,12 @@ class Vrt:
     Attributes:
         text: its XML, all sources by absolute path, or by the name that `checked_vrt` was given for a nested VRT.
         files: all it reads, itself included.
+        pictures: those of them that are no VRTs, and their formats. Whether they are whole is not looked at.
     """
 
     text: bytes
     files: tuple[Path, ...]
+    pictures: Mapping[Path, str]
 
 
 def is_vrt(head: bytes) -> bool:
@@ -73,10 +90,11 @@ def checked_vrt(path: Path, keep: Callable[[bytes], str]) -> Vrt:
 
     Raises:
         DataError: XML that is damaged, too large or of a kind that is not read; a source that is missing, is not
-            below the VRT's own folder, or is no TIFF, PNG, JPEG or VRT; one line.
+            below the VRT's own folder, is no TIFF, PNG, JPEG or VRT, or is made much smaller; one line.
     """
-    done = _Checker(keep).check(path, 1)
-    return Vrt(done.text, tuple(dict.fromkeys(done.files)))
+    checker = _Checker(keep)
+    done = checker.check(path, 1)
+    return Vrt(done.text, tuple(dict.fromkeys(done.files)), checker.pictures)
 
 
 @dataclass(frozen=True)
@@ -90,8 +108,8 @@ class _Done:
 class _Checker:
     keep: Callable[[bytes], str]
     kept: dict[Path, tuple[str, _Done]] = field(default_factory=dict)
-    plain: set[Path] = field(default_factory=set)
-    """Sources found to be pictures: VRTs name the same file once a band."""
+    pictures: dict[Path, str] = field(default_factory=dict)
+    """Sources found to be pictures, and their formats: VRTs name the same file once a band."""
 
     def check(self, path: Path, depth: int) -> _Done:
         from defusedxml.ElementTree import fromstring, tostring
@@ -116,6 +134,8 @@ class _Checker:
                 element.remove(child)
             if element.tag in _SOURCES and len(element.findall("SourceFilename")) != 1:
                 raise DataError(f"{name}: <{element.tag}> names no file, or several, expected one; make the VRT again")
+            if element.tag in _SOURCES:
+                _require_cheap(name, element, depth)
             if element.tag == "SourceFilename":
                 sources, found = self._source(path, element, folder, depth)
                 files += found
@@ -134,20 +154,21 @@ class _Checker:
             raise DataError(f"{shown} is no path relative to the VRT (relativeToVRT) nor an absolute one; {_FIX}")
         try:
             found = (folder / given).resolve()
-        except (OSError, ValueError, RuntimeError) as error:  # a null byte; links in a circle
+            str(found).encode()
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte; links in a circle; no UTF-8, as XML is
             raise DataError(f"{shown} is no file's path ({one_line(error)}); {_FIX}") from error
         if folder not in found.parents:
             raise DataError(f"{shown} is not below the VRT's own folder; move it there, or {_FIX}")
         if found in self.kept:
             name, done = self.kept[found]
-        elif found in self.plain:
+        elif found in self.pictures:
             name, done = str(found), _Done(b"", (), 1)
-        elif _is_nested(found):
+        elif (kind := _format(found)) is None:
             done = self.check(found, depth + 1)
             name = self.keep(done.text)
             self.kept[found] = name, done
         else:
-            self.plain.add(found)
+            self.pictures[found] = kind
             name, done = str(found), _Done(b"", (found,), 1)
         element.text = name
         element.attrib.update({"relativeToVRT": "0", "shared": "0"})
@@ -162,17 +183,49 @@ def _require_known(name: str, element: Element) -> None:
     tag = printable(element.tag)[:40]
     if element.tag not in _KEPT:
         raise DataError(f"{name}: holds <{tag}>, which is not read (expected a plain mosaic); {_FIX}")
+    for attribute in element.attrib:
+        if attribute != _ATTRIBUTES.get(attribute.lower(), attribute):
+            expected = _ATTRIBUTES[attribute.lower()]
+            raise DataError(f"{name}: <{tag}> has {printable(attribute)}, expected {expected}; make the VRT again")
     kind = element.attrib.get("subClass", _CLASSES.get(element.tag, ""))
     if kind != _CLASSES.get(element.tag, ""):
         raise DataError(f"{name}: <{tag}> is of the kind {printable(kind)[:40]}, which is not read; {_FIX}")
 
 
-def _is_nested(path: Path) -> bool:
-    """Whether a source is a VRT rather than a picture; DataError if it is neither."""
+def _require_cheap(name: str, source: Element, depth: int) -> None:
+    """Raise DataError for a source of which GDAL would hold much more than it gives."""
+    how = source.attrib.get("resampling", "nearest")
+    if how == "nearest":
+        return
+    if depth > 1:  # the VRT that names it may make it smaller still
+        raise DataError(f"{name}: is a VRT inside another and resamples a source ({printable(how)[:40]}); {_FIX}")
+    given, made = (_area(source.find(tag)) for tag in ("SrcRect", "DstRect"))
+    if not 0 < given <= MAX_REDUCED * made:
+        raise DataError(
+            f"{name}: resamples ({printable(how)[:40]}) {given:.0f} pixels of a source to {made:.0f}, expected at most "
+            f"{MAX_REDUCED} to one; {_FIX}"
+        )
+
+
+def _area(rectangle: Element | None) -> float:
+    """Pixels of a <SrcRect> or <DstRect>; not a number where there is none."""
+    sides = [] if rectangle is None else [rectangle.attrib.get(side, "") for side in ("xSize", "ySize")]
+    # Of what Python reads and GDAL does not, such as "1_000", GDAL takes what comes before it.
+    return prod(map(float, sides)) if sides and all(map(_NUMBER.fullmatch, sides)) else nan
+
+
+def _format(path: Path) -> str | None:
+    """That of a source, None for a VRT; DataError if it is neither a picture nor a VRT."""
     with opened(path) as (stream, head):
-        if format_of(head) in FORMATS:
-            return False
+        kind = format_of(head)
         stream.seek(0)
-        if is_vrt(stream.read(1024)):
-            return True
+        start = stream.read(LOOKED)
+    if kind in FORMATS:
+        if found := _LISTS.search(start):
+            raise DataError(
+                f"{printable(path)}: is a {kind} that holds {found[0].decode()}, as no picture does; {_FIX}"
+            )
+        return kind
+    if is_vrt(start[:1024]):
+        return None
     raise DataError(f"{printable(path)}: is no TIFF, PNG, JPEG or VRT, expected one as a VRT's source; convert it")

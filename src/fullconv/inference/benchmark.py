@@ -18,7 +18,7 @@ import torch
 
 from fullconv.errors import OptionError, unknown_name
 from fullconv.inference.ceiling import CHANNELS, LAYERS, SIDE
-from fullconv.inference.compilers import COMPILERS, PRECISIONS, compiler
+from fullconv.inference.compilers import ABLE, COMPILERS, compiler
 from fullconv.inference.contender import COMMAND, Contender, take_turns
 from fullconv.inference.cropped import CroppedNet
 from fullconv.inference.pictures import Pictures, write_images
@@ -32,7 +32,7 @@ from fullconv.nets.rectangles import Size
 from fullconv.nets.unit_scale import unit_scale
 from fullconv.weights.modelfile import ModelFile, read_header, write_model
 
-TABLE = {PLAIN: ("float32", "bfloat16"), **PRECISIONS}
+TABLE = {PLAIN: ("float32", "bfloat16"), **ABLE}
 """Engines and the precisions that each has."""
 
 USUAL = (500, 500)

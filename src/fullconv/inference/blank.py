@@ -8,7 +8,7 @@ Source: Long et al. 2015 (the 100-pixel padding of the reference nets).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -23,8 +23,11 @@ from fullconv.nets.rectangles import Interval, Rectangle, Size, size_after, whol
 WORTH = 0.97
 """Share of a map's cells that see the image above which pasting the others does not pay."""
 
-ENDLESS = 1 << 40
+FAR = 1 << 40
 """Cells on either side of an image that is looked at without its borders."""
+
+Blanks = Callable[[Size, Sequence[int]], list[Tensor]]
+"""(H, W) of an image of nothing, numbers of stages -> these stages' maps, (1, C, h, w); see `blanks`."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,17 @@ class _Axis:
         return at
 
 
-def borders(stages: Sequence[Stage], channels: int, size: Size, device: torch.device) -> list[Border | None]:
+def borders(stages: Sequence[Stage], size: Size, made: Blanks) -> list[Border | None]:
     """The border of every stage's map for images of `size`; None where all cells, or nearly all, see the image.
 
     Args:
         stages: of one trunk.
-        channels: of its input.
+        made: gives the maps of the image of nothing, which is the same for many sizes.
+
+    Raises:
+        GeometryError: too little padding for the size.
     """
-    at, maps = tuple(_Axis(n, (0, n), (-ENDLESS, ENDLESS), 1) for n in size), []
+    at, maps = tuple(_Axis(n, (0, n), (-FAR, FAR), 1) for n in size), []
     for stage in stages:
         at = tuple(axis.after(path) for axis, path in zip(at, paths([stage.layers]), strict=True))
         maps.append(at)
@@ -115,14 +121,34 @@ def borders(stages: Sequence[Stage], channels: int, size: Size, device: torch.de
         return found
     less = [_superfluous([maps[number][axis] for number in pasted], size[axis]) for axis in (0, 1)]
     small = size[0] - less[0], size[1] - less[1]
-    x = torch.zeros(1, channels, *small, device=device).contiguous(memory_format=torch.channels_last)
-    for number, stage in enumerate(stages[: pasted[-1] + 1]):
-        after = size_after(stage.layers, small)
-        x, small = stage.run(x, whole(small), whole(after), small), after
-        if number in pasted:
-            rows, columns = maps[number]
-            missing = rows.size - small[0], columns.size - small[1]
-            found[number] = Border(x, (rows.seeing, columns.seeing), (rows.free, columns.free), missing)
+    for number, blank in zip(pasted, made(small, pasted), strict=True):
+        rows, columns = maps[number]
+        missing = rows.size - blank.shape[2], columns.size - blank.shape[3]
+        found[number] = Border(blank, (rows.seeing, columns.seeing), (rows.free, columns.free), missing)
+    return found
+
+
+@torch.inference_mode()
+def blanks(
+    stages: Sequence[Stage], channels: int, device: torch.device, size: Size, wanted: Sequence[int]
+) -> list[Tensor]:
+    """What stages make of an image of nothing.
+
+    Args:
+        stages: of one trunk.
+        channels: of its input.
+        size: (H, W) of the image.
+        wanted: numbers of stages, ascending.
+
+    Returns:
+        Their maps, (1, C, h, w) of the stages' type.
+    """
+    x, found = torch.zeros(1, channels, *size, device=device).contiguous(memory_format=torch.channels_last), []
+    for number, stage in enumerate(stages[: wanted[-1] + 1]):
+        after = size_after(stage.layers, size)
+        x, size = stage.run(x, whole(size), whole(after), size), after
+        if number in wanted:
+            found.append(x)
     return found
 
 

@@ -16,7 +16,7 @@ from fullconv.errors import DataError, OptionError
 from fullconv.inference.batches import to_tensor
 from fullconv.inference.jobs import Job
 from fullconv.inference.model import Model
-from fullconv.inference.samples import digest_of as digest
+from fullconv.inference.samples import digest
 
 IMAGES = 16
 """Of which the ranges are taken, at most; where there are as many, at least half. Of thin VGG-16 and ResNet-18 nets
@@ -40,7 +40,12 @@ def calibration(model: Model, jobs: Sequence[Job], seed: int = 0) -> list[Mappin
     random, found = Random(seed), list[Mapping[str, Tensor]]()  # noqa: S311  (nothing secret)
     device = torch.device("cpu")
     wanted = sum(WINDOWS if job.is_scene else 1 for job in jobs)
-    for job in jobs[:: max(1, ceil(wanted / IMAGES))]:
+    step = max(1, ceil(wanted / IMAGES))
+    drawn = jobs[::step]
+    others = [job for number, job in enumerate(jobs) if number % step]
+    for number, job in enumerate([*drawn, *others]):
+        if len(found) >= (IMAGES if number < len(drawn) else 1):
+            break
         try:
             if job.is_scene:
                 found += [_scene(model, job, random) for _ in range(WINDOWS)]
@@ -48,8 +53,6 @@ def calibration(model: Model, jobs: Sequence[Job], seed: int = 0) -> list[Mappin
                 found.append(_picture(model, job, device))
         except DataError:
             continue
-        if len(found) >= IMAGES:
-            break
     if not found:
         raise OptionError("int8 is calibrated on the images that are labelled, and none of them can be read")
     return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import OptionError
-from fullconv.inference.compilers import PRECISIONS, Compiled, activation_type, compiler
+from fullconv.inference.compilers import ABLE, Compiled, activation_type, compiler
 from fullconv.nets.packed import packed
 
 LAYERS, CHANNELS, SIDE = 2, 512, 64
@@ -24,7 +24,7 @@ class Ceiling:
 
     Args:
         precisions: that are measured.
-        engines: that may be used, of `PRECISIONS`; those that are not installed are left out.
+        engines: that may be used, of `ABLE`; those that are not installed are left out.
         layers, channels, side: of the convolutions.
     """
 
@@ -44,7 +44,7 @@ class Ceiling:
         self.ready: dict[tuple[str, str], tuple[Compiled, Tensor]] = {}
         for precision in self.precisions:
             for name in self.engines:
-                if precision in PRECISIONS[name]:
+                if precision in ABLE[name]:
                     try:
                         run = self._function(name, precision, x)
                     except OptionError:  # not installed

@@ -21,7 +21,7 @@ ROOM = 2**28
 """Bytes of the chunks that are kept."""
 
 AHEAD = 4
-"""Chunks, and parts, that are read ahead."""
+"""Chunks of `CHUNK` bytes, and parts, that are read ahead."""
 
 SEARCHED = 256
 """Parts among which the one is looked for about which a window lies; a window elsewhere is read, but not ahead."""
@@ -36,8 +36,7 @@ Place = tuple[int, int]
 class Chunks:
     """Windows of a raster, for one thread that reads them part after part.
 
-    Memory is bounded by `ROOM`, by the chunks of one window, and, of a file that can only be decoded from the top, by
-    the rows of four parts, from one that is answered to one that is read next.
+    Memory is bounded by `room`, and by the chunks of one window.
 
     Args:
         reader: stays open.
@@ -49,12 +48,11 @@ class Chunks:
         self._parts = parts
         self._at = 0
         self._margin = 0
-        self._pixel = reader.count * reader.dtype.itemsize + 1
-        self._shape = _shape(reader, self._pixel)
-        self._room = ROOM
-        if reader.sequential:  # a row that is no longer there is decoded again from the top
-            tallest = max((bottom - top for (top, bottom), _ in parts), default=0)
-            self._room = max(ROOM, (4 * tallest + 2 * self._shape[0]) * reader.size[1] * self._pixel)
+        self._pixel = _pixel(reader)
+        tallest = max((bottom - top for (top, bottom), _ in parts), default=1)
+        widest = max((right - left for _, (left, right) in parts), default=1)
+        self._shape = _shape(reader, widest)
+        self._room = room(reader, (tallest, widest))
         self._kept: dict[Place, Future[Window]] = {}
         self._bytes = 0
         self._pool = ThreadPoolExecutor(1, "fullconv-reader")
@@ -128,9 +126,10 @@ class Chunks:
                     continue
                 needed.add(place)
                 weight += self._weight(place)
-                if begun == AHEAD or weight > self._room // 2:
+                more = 0 if place in self._kept else self._weight(place)
+                if (begun and begun + more > AHEAD * CHUNK) or weight > self._room // 2:
                     return
-                begun += place not in self._kept
+                begun += more
                 self._begin(place)
 
     def _begin(self, place: Place) -> None:
@@ -165,11 +164,40 @@ class Chunks:
         return (bottom - top) * (right - left) * self._pixel
 
 
-def _shape(reader: RasterReader, pixel: int) -> tuple[int, int]:
-    """(rows, columns) of a chunk: whole blocks of the file, about `CHUNK` bytes."""
-    (height, width), (high, wide) = reader.size, reader.block
+def room(reader: RasterReader, part: Span) -> int:
+    """Bytes of the chunks that are kept while parts of (rows, columns) at most are read and answered.
+
+    Of a file that can only be decoded from the top, a row that is no longer there is decoded again from there: the rows
+    of four parts are kept, from one that is answered to one that is read next.
+    """
+    size: Span = reader.size
+    (height, width), (high, wide) = size, _shape(reader, part[1])
+    if reader.sequential:
+        found = max(ROOM, (4 * part[0] + 2 * high) * width * _pixel(reader))
+    else:
+        found = min(ROOM, 2 * ((part[0] + 2 * high) * (part[1] + 2 * wide) * _pixel(reader) + AHEAD * CHUNK))
+    return min(found, height * width * _pixel(reader))
+
+
+def held(reader: RasterReader, part: Span) -> int:
+    """Bytes in memory while parts of (rows, columns) at most are read: `room`, and a chunk while it is decoded."""
+    high, wide = _shape(reader, part[1])
+    return room(reader, part) + 2 * high * wide * _pixel(reader)
+
+
+def _pixel(reader: RasterReader) -> int:
+    """Bytes of a pixel that is kept: its values, and whether it is void."""
+    itemsize: int = reader.dtype.itemsize
+    return reader.count * itemsize + 1
+
+
+def _shape(reader: RasterReader, widest: int) -> tuple[int, int]:
+    """(rows, columns) of a chunk: whole blocks of the file, at most about `CHUNK` bytes, and so flat that chunks side
+    by side across a part are no more."""
+    (height, width), (high, wide), pixel = reader.size, reader.block, _pixel(reader)
     if wide >= width:  # strips: a part of one costs as much as all of it
         rows = max(1, CHUNK // (width * pixel))
         return min(height, max(high, rows // high * high)), width
     side = isqrt(CHUNK // pixel)
-    return min(height, max(high, side // high * high)), min(width, max(wide, side // wide * wide))
+    rows = min(side, CHUNK // (widest * pixel))
+    return min(height, max(high, rows // high * high)), min(width, max(wide, side // wide * wide))

@@ -21,7 +21,7 @@ class Compiler(Protocol):
 
     Attributes:
         name: a key of `COMPILERS`.
-        precision: one of its `PRECISIONS`.
+        precision: of those that it is able of.
     """
 
     @property
@@ -57,7 +57,7 @@ def _inductor(precision: str) -> Compiler:
 
 COMPILERS: dict[str, Callable[[str], Compiler]] = {"openvino": _openvino, "compile": _inductor}
 
-PRECISIONS = {
+ABLE = {
     "torch": ("float32", "bfloat16"),
     "openvino": ("float32", "bfloat16", "int8"),
     "compile": ("float32", "bfloat16"),
@@ -77,10 +77,10 @@ def compiler(name: str, precision: str = "float32") -> Compiler:
     """
     if name not in COMPILERS:
         raise unknown_name("compiler", name, COMPILERS)
-    if precision not in PRECISIONS[name]:
-        able = [each for each, known in PRECISIONS.items() if precision in known]
+    if precision not in ABLE[name]:
+        able = [each for each, known in ABLE.items() if precision in known]
         if not able:
-            raise unknown_name("precision", precision, PRECISIONS[name])
+            raise unknown_name("precision", precision, ABLE[name])
         raise OptionError(f"precision {precision!r} with {name!r}; it needs {' or '.join(map(repr, able))}")
     return COMPILERS[name](precision)
 
@@ -92,7 +92,7 @@ def activation_type(precision: str) -> torch.dtype:
     return torch.float32
 
 
-def prepared(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+def stage_input(x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
     """A stage's input, checked, of the given type and channels last in memory; as it is if it is so already.
 
     Raises:

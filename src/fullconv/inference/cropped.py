@@ -8,7 +8,8 @@ Source: Long et al. 2015, section 3 (fields compose from kernels and strides).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, isqrt, lcm, prod
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fullconv.geometry import inputs_of_all
 from fullconv.inference.maps import Images, Map, Maps, Reader
+from fullconv.inference.reference import Reference
 from fullconv.nets import FCN
 from fullconv.nets.head import Axes, Head
 from fullconv.nets.rectangles import Interval, Rectangle, Size, part, within
@@ -49,13 +51,29 @@ class CroppedNet:
     run: Coarse
     tile: int | None = None
 
-    def maps(self, size: Size, images: Images, batch: int = 1) -> Maps:
-        """The maps from images of a size to the coarse scores of every task."""
+    @classmethod
+    def plain(cls, net: FCN, precision: str = "float32") -> CroppedNet:
+        """The net as it is.
+
+        Args:
+            precision: "float32", "bfloat16" or "auto".
+        """
+        reference = Reference(net, precision)
+        return cls(net, lambda images: {task: each.scores for task, each in reference.coarse(images).items()})
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """By task."""
+        return cast(Mapping[str, Head], self.net.heads)
+
+    def maps(self, size: Size, images: Images, batch: int = 1, tasks: Sequence[str] | None = None) -> Maps:
+        """See `Cut.maps`."""
         found = Maps(4, batch)
         crops = found.add(Crops(self, size, images))
         start = 0
         for task, classes in self.net.options.classes.items():
-            found.coarse[task] = found.add(Channels(crops, (start, start + classes)))
+            if tasks is None or task in tasks:
+                found.coarse[task] = found.add(Channels(crops, (start, start + classes)))
             start += classes
         return found
 
@@ -145,8 +163,17 @@ class Crops(Map):
 
     def multiplications(self) -> int:
         rows = [(top, min(top + self.step, self.size[0])) for top in range(0, self.size[0], self.step)]
-        crops = (self.net.read_by(crop, self.image) for each in rows for crop in self._crops(each))
-        return sum(self.net.multiplications((down[1] - down[0], right[1] - right[0])) for down, right in crops)
+        first, last = self.held
+        columns = [(left, min(left + self.across, last)) for left in range(first, last, self.across)]
+        # What a crop reads along an axis depends on where it lies along that axis alone.
+        down = Counter(self._read(each, columns[0])[0] for each in rows)
+        across = Counter(self._read(rows[0], each)[1] for each in columns)
+        return sum(n * m * self.net.multiplications((h, w)) for h, n in down.items() for w, m in across.items())
+
+    def _read(self, rows: Interval, columns: Interval) -> Size:
+        """(h, w) that a crop reads."""
+        (top, bottom), (left, right) = self.net.read_by((rows, columns), self.image)
+        return bottom - top, right - left
 
     def row_numbers(self) -> int:
         """As `Map.row_numbers`: of the net on a crop."""

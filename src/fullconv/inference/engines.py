@@ -6,6 +6,7 @@ have each stage compiled for the processor. ``auto`` picks by the hardware and s
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -13,15 +14,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fullconv.errors import OptionError, unknown_name
-from fullconv.inference.compilers import PRECISIONS as ABLE
-from fullconv.inference.compilers import Compiler, activation_type, compiler
+from fullconv.errors import GeometryError, OptionError, unknown_name
+from fullconv.inference.compilers import ABLE, Compiler, activation_type, compiler
 from fullconv.inference.cropped import CroppedNet
 from fullconv.inference.maps import Images
-from fullconv.inference.reference import Reference
 from fullconv.inference.staged import StagedNet
 from fullconv.inference.strips import Cut
-from fullconv.inference.tiles import Plan, check_tile, plan
+from fullconv.inference.tiles import PROCESS, Beside, Plan, bound_of, check_memory, check_tile, plan, scores_pixel
 from fullconv.nets import FCN
 from fullconv.nets.fcn import CoarseScores
 from fullconv.nets.head import Head
@@ -37,7 +36,7 @@ PRECISIONS = ("auto", *dict.fromkeys(each for able in ABLE.values() for each in 
 MEASURED = ("amx_bf16", "avx512_bf16")
 """Instructions of the processors on which engines were compared; see benchmarks/results.md."""
 
-KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(eq=False)
@@ -52,6 +51,7 @@ class Engine:
         why: one line, where the choice was left open.
         cut: the net as it is run on parts of images.
         tile, memory: see `plan`.
+        beside: what is held beside the net; default: coarse scores of whole images.
     """
 
     net: FCN
@@ -61,43 +61,82 @@ class Engine:
     cut: Cut
     tile: int | str = "auto"
     memory: int | None = None
-    _plans: dict[Size, Plan] = field(default_factory=dict, repr=False)
+    beside: Beside | None = None
+    _plans: dict[Size, Plan] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def plan(self, size: Size) -> Plan:
-        """How images of a size are labelled."""
-        if size not in self._plans:
-            if len(self._plans) >= PLANS:
-                self._plans.clear()
-            self._plans[size] = plan(self.cut, size, tile=self.tile, memory=self.memory)
-        return self._plans[size]
+        """How images of a size (H, W) are labelled.
+
+        Raises:
+            OptionError: a bound of memory that is too small.
+            GeometryError: no size, or too little padding for it.
+        """
+        if len(size) != 2 or not all(isinstance(n, int) and n >= 1 for n in size):
+            raise GeometryError(f"images of size {size}; expected (H, W) of at least 1")
+        with self._lock:
+            found = self._plans.get(size)
+            if found is None:
+                beside = self.beside or Beside(image=TWICE * scores_pixel(self.cut))
+                found = plan(self.cut, size, tile=self.tile, memory=self.memory, beside=beside)
+                if len(self._plans) >= PLANS:
+                    self._plans.clear()
+                self._plans[size] = found
+        return found
 
     @torch.inference_mode()
     def coarse(self, images: Mapping[str, Tensor]) -> dict[str, CoarseScores]:
-        """Inputs by name, (N, C, H, W), as `FCN` takes them -> coarse scores by task.
+        """Inputs by name, (N, C, H, W), as `FCN` takes them -> coarse scores by task, float32.
+
+        Cells that no pixel reads may be 0, other than `FCN.coarse`'s. As many images as the bound of memory has room
+        for go together.
 
         Raises:
+            OptionError: a bound of memory that is too small for one image.
             GeometryError: as `FCN`.
         """
         images = self.net.checked(images)
         first = next(iter(images.values()))
-        size, found = (first.shape[2], first.shape[3]), {}
+        size, fits = (first.shape[2], first.shape[3]), self._together((first.shape[2], first.shape[3]))
+        answers = [
+            self._coarse({name: each[start : start + fits] for name, each in images.items()}, size)
+            for start in range(0, len(first), fits)
+        ]
+        if len(answers) == 1:
+            return answers[0]
+        return {
+            task: CoarseScores(torch.cat([each[task].scores for each in answers]), size, head)
+            for task, head in self.cut.heads.items()
+        }
+
+    def _together(self, size: Size) -> int:
+        """How many images of a size go together."""
+        alone = PROCESS + self.cut.weights
+        each = max(1, self.plan(size).memory - alone)
+        return max(1, (bound_of(self.memory) - alone) // each)
+
+    def _coarse(self, images: Mapping[str, Tensor], size: Size) -> dict[str, CoarseScores]:
+        first, found = next(iter(images.values())), {}
         way = self.plan(size)
         for columns in way.bands:
             strips = way.strips(given(images, size), columns, len(first))
-            for task, head in self.net.heads.items():
+            for task, head in self.cut.heads.items():
                 coarse, scores = strips.coarse[task].map, strips.coarse_scores(task)
                 if coarse.held == (0, coarse.size[1]):
-                    found[task] = CoarseScores(scores, size, cast(Head, head))
+                    found[task] = CoarseScores(scores, size, head)
                     continue
                 if task not in found:  # zeros stay where no pixel reads a cell
                     blank = scores.new_zeros((*scores.shape[:2], *coarse.size))
-                    found[task] = CoarseScores(blank, size, cast(Head, head))
+                    found[task] = CoarseScores(blank, size, head)
                 found[task].scores[..., slice(*coarse.held)] = scores
         return found
 
 
 PLANS = 64
 """Sizes of images whose plans are kept."""
+
+TWICE = 2
+"""Coarse scores of whole images are held in pieces and put together."""
 
 
 def engine(
@@ -119,13 +158,15 @@ def engine(
         samples: inputs by name, (N, C, H, W), of images that int8 is calibrated on.
 
     Raises:
-        OptionError: an unknown name, a precision that the engine lacks, no tile, or a package that is not installed.
+        OptionError: an unknown name, a precision that the engine lacks, no tile or bound of memory, or a package that
+            is not installed.
     """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     check_tile(tile)
+    check_memory(memory)
     device = next(net.parameters()).device
     name, why = _chosen(name, precision, device)
     if precision == "int8" and name != "openvino":
@@ -160,11 +201,10 @@ def _cut(net: FCN, name: str, precision: str, samples: Sequence[Mapping[str, Ten
     with torch.inference_mode():
         if StagedNet.knows(net):
             if name == "torch":
-                return StagedNet.of(net, KINDS[precision])
+                return StagedNet.of(net, DTYPES[precision])
             return StagedNet.of(net, activation_type(precision), compiler(name, precision), samples)
     if name == "torch":
-        reference = Reference(net, precision)
-        return CroppedNet(net, lambda images: {task: each.scores for task, each in reference.coarse(images).items()})
+        return CroppedNet.plain(net, precision)
     return _compiled_whole(net, compiler(name, precision), samples)
 
 

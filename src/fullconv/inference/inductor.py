@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import OptionError, one_line
-from fullconv.inference.compilers import Compiled, activation_type, prepared, require_float32
+from fullconv.inference.compilers import Compiled, activation_type, require_float32, stage_input
 
 PROGRAMS = ("cl",) if sys.platform == "win32" else ("g++", "clang++")
 """C++ compilers that torch looks for where the environment variable CXX names none."""
@@ -50,7 +50,7 @@ class Inductor:
 
         @torch.no_grad()
         def run(x: Tensor) -> Tensor:
-            given = prepared(x, channels, dtype)
+            given = stage_input(x, channels, dtype)
             if given.data_ptr() == x.data_ptr():
                 given = given.clone()  # a stage may begin with a ReLU in place
             try:

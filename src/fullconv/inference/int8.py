@@ -28,7 +28,7 @@ from fullconv.inference.openvino import core, runtime
 from fullconv.inference.samples import Samples
 from fullconv.weights.fetch import cache_folder
 
-BUDGET = 4 << 30
+DISK = 4 << 30
 """Bytes of graphs that are kept; the ones longest unused go."""
 
 SUFFIX = ".safetensors"
@@ -76,7 +76,7 @@ def quantized(model: Any, samples: Iterable[Tensor]) -> Any:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_ours(folder):
             write(folder / f"{key}{SUFFIX}", key, made)
-            bound(folder, BUDGET)
+            bound(folder, DISK)
     return made
 
 

@@ -94,12 +94,14 @@ class Journal:
         path: of the journal in it.
 
     Args:
-        name: of the journal; of a file that lies in no folder of masks it is `record_of`.
+        mask: the one that it is of; default: all of the folder.
     """
 
-    def __init__(self, folder: Path, name: str = NAME) -> None:
-        self.folder, self.path = folder, folder / name
+    def __init__(self, folder: Path, mask: Path | None = None) -> None:
+        self.folder, self.path = folder, folder / (NAME if mask is None else f".{mask.name}{NAME}")
+        self._shown = folder if mask is None else mask
         self._appending = Lock()
+        self._kept = False
 
     def name(self, mask: Path) -> str:
         """What a mask is called in the journal."""
@@ -122,23 +124,25 @@ class Journal:
 
     def write(self, identity: Identity, entries: Iterable[Entry]) -> None:
         """Write it anew; raises DataError."""
-        with self._writing(), atomic(self.path, durable=False) as path, path.open("wb") as file:
+        lines = [entry.line() for entry in entries]
+        self._kept = bool(lines)
+        with self._writing(self.folder), atomic(self.path, durable=False) as path, path.open("wb") as file:
             file.write(_line(dict(identity)))
-            file.writelines(entry.line() for entry in entries)
+            file.writelines(lines)
 
     def append(self, entry: Entry) -> None:
         """Add an entry, from any thread: a kill after this does not lose it; raises DataError."""
         # Unlike "ab", "rb+" does not make anew what has vanished.
-        with self._appending, self._writing(), self.path.open("rb+") as file:
+        with self._appending, self._writing(self.path), self.path.open("rb+") as file:
             file.seek(0, os.SEEK_END)
             file.write(entry.line())
+            self._kept = True
 
     def remove(self) -> None:
         """Forget all; raises DataError."""
-        try:
+        with self._writing(self.folder):
             self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+            self._kept = False
 
     def require(self) -> None:
         """The folder must still be there: what writes into it would make it anew, elsewhere if its disk is gone.
@@ -146,7 +150,10 @@ class Journal:
         Raises:
             DataError: it has vanished.
         """
-        if not self.path.exists():
+        self._require(self.path)
+
+    def _require(self, path: Path) -> None:
+        if not path.exists():
             raise DataError(
                 f"{printable(self.folder)} has vanished, or its journal {NAME}, while images were labelled; "
                 "check the folder and disk, then go on with --resume"
@@ -165,12 +172,13 @@ class Journal:
                         path.unlink(missing_ok=True)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, there: Path) -> Iterator[None]:
+        """`there` was there before."""
         try:
             yield
         except OSError as error:
-            self.require()
-            raise unwritable(self.path, error) from error
+            self._require(there)
+            raise unwritable(self._shown, error, self._kept, f"its journal {self.path.name} ") from error
 
 
 @contextmanager
@@ -190,7 +198,7 @@ def held(folder: Path) -> Iterator[Journal]:
     except BlockingIOError as error:
         raise OptionError(f"another call labels images into {printable(folder)}; choose another folder") from error
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error, kept=False) from error
     try:
         yield Journal(folder)
     finally:
@@ -200,7 +208,7 @@ def held(folder: Path) -> Iterator[Journal]:
 
 def record_of(mask: Path) -> Journal:
     """The journal of a single raster: a hidden file beside it, not to be appended to."""
-    return Journal(mask.parent, f".{mask.name}{NAME}")
+    return Journal(mask.parent, mask)
 
 
 def stamp(image: Path, number: int | None = None, more: Iterable[Path] = ()) -> str:
@@ -229,21 +237,33 @@ def entry_of(mask: str, mark: str, outputs: Sequence[Path], size: tuple[int, int
     return Entry(mask, mark, tuple(path.stat().st_size for path in outputs), *size, tuple(counts))
 
 
+def differing(found: Mapping[str, Any], wanted: Identity) -> tuple[str, Any, Any] | None:
+    """The first part in which two identities differ: its name, what it was and what it is now; None: not given."""
+    for name in (*wanted, *(name for name in found if name not in wanted)):
+        was, now = found.get(name), wanted.get(name)
+        if was != now:
+            return name, was, now
+    return None
+
+
 def difference(found: Mapping[str, Any], wanted: Identity) -> str:
-    """What the first part is in which two identities differ, in words."""
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            return f"{name} {printable(found.get(name, 'unknown'))[:80]}, not {value}"
-    return "other options"
+    """The same in words."""
+    name, was, now = differing(found, wanted) or ("", None, None)
+    if now is None:
+        return "other options"
+    return f"{name} {'unknown' if was is None else printable(was)[:80]}, not {now}"
 
 
-def unwritable(path: Path, error: OSError) -> DataError:
-    """The error that ends a call, since every further file would meet it."""
+def unwritable(path: Path, error: OSError, kept: bool = True, part: str = "") -> DataError:
+    """The error that ends a call, since every further file would meet it.
+
+    Args:
+        kept: something was done before, and is kept.
+        part: of what is at `path`, with a space after it.
+    """
     mend = "free some space" if error.errno in FULL else "check the folder and disk"
-    return DataError(
-        f"{printable(path)}: cannot be written ({error.strerror}); what was done is kept: {mend}, then go on with "
-        "--resume"
-    )
+    mend = f"what was done is kept: {mend}, then go on with --resume" if kept else mend
+    return DataError(f"{printable(path)}: {part}cannot be written ({error.strerror}); {mend}")
 
 
 def _sizes(paths: Sequence[Path]) -> tuple[int, ...] | None:

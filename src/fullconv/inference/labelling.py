@@ -24,6 +24,7 @@ from fullconv.inference.jobs import Job
 from fullconv.inference.journal import HOPELESS, Entry, Journal, entry_of, stamp, unwritable
 from fullconv.inference.model import Model, Prediction
 from fullconv.inference.scenes import Scene
+from fullconv.inference.tiles import COPIES, Beside, scores_pixel
 from fullconv.inference.verify import Verification, verify
 
 
@@ -86,6 +87,9 @@ WRITING = "writing the GeoTIFF"
 UNFIT = (OptionError, GeometryError)
 """Errors of an image that the net or the options do not fit."""
 
+LABELS = 4
+"""Bytes a pixel of a picture's labels, while they are taken from the scores."""
+
 Done = tuple[Item, str | None, Entry | None]
 """An image; None, or why nothing was written; its entry."""
 
@@ -135,8 +139,6 @@ def _label_scene(how: Labelling, job: Job) -> Done:
         journal.require()
     try:
         scene.label(job.image, job.mask, show, finished)
-        if how.check is not None:
-            how.check(job.image, scene.verify(job.image))
     except DataError as error:
         if _is_hopeless(error):
             raise
@@ -145,6 +147,11 @@ def _label_scene(how: Labelling, job: Job) -> Done:
         if how.strict:
             raise
         return item, f"{printable(job.image)}: {error}", None
+    try:
+        if how.check is not None:
+            how.check(job.image, scene.verify(job.image))
+    except (DataError, *UNFIT) as error:  # the files are in place, and recorded
+        return item, f"{printable(job.image)}: labelled, but not verified: {error}", entry
     return item, None, entry
 
 
@@ -160,6 +167,7 @@ def _is_hopeless(error: BaseException | None) -> bool:
 def _pictures(how: Labelling, jobs: Sequence[Job], kept: Mapping[Job, Entry]) -> Iterator[Done]:
     """Label pictures, and maps in files of wafer maps."""
     model, journal = how.model, how.journal
+    how = replace(how, engine=_counting(how, any(job.scores is not None for job in jobs)))
     maps = {path: _opened(path) for path in {job.image for job in jobs if job.number is not None}}
 
     def inputs(job: Job) -> Mapping[str, Values]:
@@ -204,6 +212,14 @@ def _pictures(how: Labelling, jobs: Sequence[Job], kept: Mapping[Job, Entry]) ->
                         yield item, prediction
 
     yield from ahead(partial(_write, journal), answers(), depth=lambda answer: depth_of(max(answer[0].pixels, 1)))
+
+
+def _counting(how: Labelling, scores: bool) -> Engine:
+    """The engine, whose plans count a picture beside the net: itself twice, its labels, and scores that are written."""
+    classes = next(iter(how.model.net.options.classes.values()))
+    inputs = sum(each.channels * (4 if each.bands or each.log else 1) for each in how.model.net.options.inputs.values())
+    pixel = 2 * inputs + LABELS + (COPIES + 2) * scores_pixel(how.engine.cut) + (2 * 4 * classes if scores else 0)
+    return replace(how.engine, beside=Beside(image=pixel))
 
 
 def _unfit(how: Labelling, item: Item) -> str | None:

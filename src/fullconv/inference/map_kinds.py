@@ -61,6 +61,9 @@ class Staged(Map):
         ends = [self._chunk(number) for number in (0, 1, 2, count // 2, count - 3, count - 2, count - 1)]
         return sum(ends) + (count - len(ends)) * ends[3]
 
+    def lasting(self) -> int:
+        return 0 if self.border is None else self.border.blank.nbytes
+
     def _chunk(self, number: int) -> int:
         outputs = (number * self.step, min((number + 1) * self.step, self.size[0])), self.held
         made = outputs if self.border is None else self.border.changing(outputs)

@@ -65,6 +65,10 @@ class Map:
         """Of all rows, for the columns held."""
         return 0
 
+    def lasting(self) -> int:
+        """Bytes that it holds beside its rows."""
+        return 0
+
     def spans(self) -> list[tuple[Map, int]]:
         """The maps that this one is made of, and the rows of each that a chunk reads."""
         return []
@@ -160,7 +164,7 @@ class Maps:
                 read += span * source.channels * (source.held[1] - source.held[0])
             transient = max(transient, read + 2 * each.step * each.row_numbers())
         held = sum(n * each.channels * (each.held[1] - each.held[0]) for each, n in rows.items())
-        return self.batch * self.width * (held + transient)
+        return self.batch * self.width * (held + transient) + sum(each.lasting() for each in self.every)
 
     def multiplications(self) -> int:
         """Of all rows, for the columns asked for; what upsampling takes left out."""

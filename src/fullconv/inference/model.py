@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,14 +25,15 @@ from fullconv.inference.engines import Engine, engine
 from fullconv.labels import LabelSet
 from fullconv.nets import FCN, InputOptions
 from fullconv.nets.fcn import CoarseScores
+from fullconv.nets.precision import resolve
 from fullconv.report.pictures import overlay
 from fullconv.weights.modelfile import ModelFile, check_labels, read_header, read_model, write_model
 
 ImageLike = str | Path | Image.Image | Values
 """A path, a PIL image or an (H, W, C) array: uint8, or of any real type where the net takes measured values."""
 
-PROBED = 64
-"""Numbers of a weight that are looked at to see whether it has changed."""
+SMALL, PROBED = 4096, 64
+"""Numbers of a weight up to which all are looked at to see whether it has changed, and how many of a larger one."""
 
 CONFIDENCE_ROWS = 64
 """Rows of full-size scores held at a time while confidences are taken."""
@@ -113,7 +114,8 @@ class Model:
     labels: LabelSet | Mapping[str, LabelSet] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    _engines: dict[str, Any] = field(default_factory=dict, init=False)
+    _engines: dict[str, Engine] = field(default_factory=dict, init=False)
+    _state: object = field(default=None, init=False)
 
     def __repr__(self) -> str:
         options = self.net.options
@@ -144,7 +146,7 @@ class Model:
         write_model(path, ModelFile(self.net, self.label_sets, self.training, self.metrics))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_engines": {}}  # made for this very net, and not to be copied
+        return {**self.__dict__, "_engines": {}, "_state": None}  # made for this very net, and not to be copied
 
     def predict(self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32") -> Prediction:
         """Labels of one image, of any size.
@@ -157,13 +159,18 @@ class Model:
 
         Returns:
             The prediction of the net's task (its first, where it has several: see `predict_tasks`).
+
+        Raises:
+            DataError: an image that cannot be read.
+            OptionError: images that are not of the net's inputs; another precision.
+            GeometryError: too little padding for the size.
         """
         return next(iter(self.predict_tasks(image, precision).values()))
 
     def predict_tasks(
         self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32"
     ) -> dict[str, Prediction]:
-        """As `predict`, for every task by name."""
+        """As `predict`, for every task by name; raises as it does."""
         inputs = self.inputs(image)
         (_, tasks), *_ = coarse_scores(self.engine(precision), [(None, inputs)])
         return self.predictions(inputs, tasks)
@@ -171,21 +178,26 @@ class Model:
     def engine(self, precision: str = "float32") -> Engine:
         """What `predict` runs the net with; made anew when the net's weights have changed.
 
+        Changes are seen as torch counts them. Of those that it does not count (through ``.data``), those of single
+        numbers of a large weight may be missed.
+
         Args:
             precision: "float32", "bfloat16" or "auto".
 
         Raises:
             OptionError: another precision.
         """
-        state = [_state(each) for each in (*self.net.parameters(), *self.net.buffers())]
-        if self._engines.get("state") != state:
-            self._engines = {"state": state}
+        state = _state([*self.net.parameters(), *self.net.buffers()])
+        if self._state != state:
+            self._engines, self._state = {}, state
+        if precision == "auto":
+            precision = resolve(precision, next(self.net.parameters()).device)
         if precision not in self._engines:
             self._engines[precision] = engine(self.net, "torch", precision)
-        return cast(Engine, self._engines[precision])
+        return self._engines[precision]
 
     def scores(self, image: ImageLike | Mapping[str, ImageLike], precision: str = "float32") -> NDArray[np.float32]:
-        """(K, H, W) float32 scores of one image."""
+        """(K, H, W) float32 scores of one image; raises as `predict`."""
         return self.predict(image, precision).scores()
 
     def predictions(self, inputs: Mapping[str, Values], tasks: Mapping[str, CoarseScores]) -> dict[str, Prediction]:
@@ -222,12 +234,18 @@ class Model:
         return arrays
 
 
-def _state(numbers: Tensor) -> tuple[int, int, float]:
-    """What changes when they are: also where torch does not count the change, as through ``.data``."""
-    spread = numbers.detach()
-    if numbers.numel() > PROBED and numbers.untyped_storage().nbytes() >= numbers.nbytes:
-        spread = torch.as_strided(spread, (PROBED,), (numbers.numel() // PROBED,), numbers.storage_offset())
-    return numbers.data_ptr(), 0 if numbers.is_inference() else numbers._version, float(spread.double().sum())
+def _state(weights: Sequence[Tensor]) -> tuple[list[tuple[int, int]], bytes]:
+    """What changes when weights do: where they lie, torch's counts of changes, and some of the numbers."""
+    counts = [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in weights]
+    probes = torch.cat([_probe(each.detach()) for each in weights])
+    return counts, probes.cpu().numpy().tobytes()
+
+
+def _probe(numbers: Tensor) -> Tensor:
+    """Some of them, float32."""
+    if numbers.numel() > SMALL and numbers.untyped_storage().nbytes() >= numbers.nbytes:
+        numbers = torch.as_strided(numbers, (PROBED,), (numbers.numel() // PROBED,), numbers.storage_offset())
+    return numbers.flatten().float()
 
 
 def _measured(name: str, value: object, options: InputOptions) -> Values:

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import OptionError, one_line
-from fullconv.inference.compilers import Compiled, activation_type, prepared, require_float32
+from fullconv.inference.compilers import Compiled, activation_type, require_float32, stage_input
 from fullconv.nets.modules import evaluating
 
 EXAMPLES = (16, 64, 256)
 """Rows and columns of the input that a stage is traced with: the first that its unpadded layers do not use up."""
 
-SIZES = 8
+SHAPES = 8
 """(N, h, w) of inputs for which a stage is kept compiled, or for which the kernels of one for all sizes are kept."""
 
 REFUSAL = "While validating node"
@@ -141,7 +141,7 @@ class _Run:
         model: as of `graph`.
         plain: the stage in evaluation mode, whose weights nobody else changes; the model reads the same memory.
         channels: C of its input.
-        precision: one of OpenVINO's `PRECISIONS`.
+        precision: float32, bfloat16 or int8.
     """
 
     def __init__(self, model: Any, plain: nn.Module, channels: int, precision: str) -> None:
@@ -156,7 +156,7 @@ class _Run:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
-        given = prepared(x, self.channels, x.dtype).permute(0, 2, 3, 1)
+        given = stage_input(x, self.channels, x.dtype).permute(0, 2, 3, 1)
         try:
             with self.lock:
                 request = self._request(tuple(given.shape))
@@ -190,7 +190,7 @@ class _Run:
                 self.requests[shape] = None
             else:
                 self.requests[shape] = self._compiled(model) if self.fixed else self._for_all()
-            if len(self.requests) > SIZES:
+            if len(self.requests) > SHAPES:
                 self.requests.popitem(last=False)
         self.requests.move_to_end(shape)
         return self.requests[shape]
@@ -209,7 +209,7 @@ class _Run:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same processors
-            "CPU_RUNTIME_CACHE_CAPACITY": SIZES * (2 + convolutions),
+            "CPU_RUNTIME_CACHE_CAPACITY": SHAPES * (2 + convolutions),
         }
         try:
             return core().compile_model(model, "CPU", settings).create_infer_request()

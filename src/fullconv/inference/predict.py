@@ -110,7 +110,8 @@ def predict(
             identity["calibration"] = digest_of(samples)
     runner = choose(loaded.net, engine, precision, tile=tile, memory=memory, samples=samples)
     if all(job.is_scene for job in jobs):
-        Scene(runner, loaded.label_sets[next(iter(loaded.net.options.classes))]).require_room(job.image for job in jobs)
+        labels, confident = loaded.label_sets[next(iter(loaded.net.options.classes))], any(j.confidence for j in jobs)
+        Scene(runner, labels, confident).require_room(job.image for job in jobs)
     return predict_files(
         loaded, jobs, engine=runner, progress=progress, folder=folder, identity=identity, resume=resume, tell=tell,
         verify=verify,

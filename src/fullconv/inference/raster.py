@@ -99,14 +99,14 @@ def label_raster(
             default: that is an error.
 
     Raises:
-        OptionError: the target is no .tif or is the raster itself; what is to be resumed was of another identity, and
-            `anew` is not given; or another process writes it.
+        OptionError: the target is no .tif, a folder or the raster itself; what is to be resumed was of another
+            identity, and `anew` is not given; or another process writes it.
         GeometryError: parts that do not tile the raster, or answers of another size.
         DataError: the raster is damaged, changed or gone, or the disk is full. What is done is kept, as it is when
             `compute` raises or at Ctrl-C.
     """
     target = Path(out)
-    _require_target(target, reader, label_set, classes)
+    _require_target(target, reader, label_set, classes, confidence)
     _require_tiled(parts, reader.size)
     planes = classes if confidence else 0
     spool: Spool | None = None
@@ -225,7 +225,7 @@ def _checked(part: Part, answer: Answer, planes: int) -> Answer:
     return labels, confidences
 
 
-def _require_target(target: Path, reader: RasterReader, label_set: LabelSet, classes: int) -> None:
+def _require_target(target: Path, reader: RasterReader, label_set: LabelSet, classes: int, confidence: bool) -> None:
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise OptionError(f"{printable(target)}: a raster's labels are a GeoTIFF; end its name in .tif")
     if len(label_set) != classes:
@@ -233,6 +233,13 @@ def _require_target(target: Path, reader: RasterReader, label_set: LabelSet, cla
     for path in (target, confidence_path(target)):
         if path.resolve() in reader.files:
             raise OptionError(f"{printable(path)} would replace the raster that is labelled; choose another --out")
+    for path in (target, confidence_path(target))[: 1 + confidence]:
+        if path.is_dir():
+            raise OptionError(f"{printable(path)} is a folder, expected a file's place; choose another --out")
+    try:
+        str(target.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise OptionError(f"{printable(target)} is no name in UTF-8, as GDAL needs; choose another --out") from error
 
 
 def _require_tiled(parts: Sequence[Part], size: tuple[int, int]) -> None:

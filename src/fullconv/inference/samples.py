@@ -21,7 +21,7 @@ class Samples:
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         self._held = list(inputs)
-        self._sha = hashlib.sha256(digest_of(("", each) for each in self._held).encode())
+        self._sha = hashlib.sha256(digest(("", each) for each in self._held).encode())
         self._passed: list[nn.Module] = []
         self._ran = self._told = 0
 
@@ -51,12 +51,12 @@ class Samples:
     def digest(self) -> str:
         """Of the first block's inputs and of all layers that they passed, which tell what they are; hex."""
         for layer in self._passed[self._told :]:
-            self._sha.update(f"{layer} {digest_of(layer.state_dict().items())}".encode())
+            self._sha.update(f"{layer} {digest(layer.state_dict().items())}".encode())
         self._told = len(self._passed)
         return self._sha.hexdigest()
 
 
-def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
+def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """sha256 of tensors by name: names, types, shapes and numbers; hex."""
     found = hashlib.sha256()
     for name, tensor in tensors:

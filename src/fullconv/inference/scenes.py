@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import groupby
@@ -13,24 +13,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullconv.data.gdal import CACHE
 from fullconv.data.georeference import Georeference
 from fullconv.data.image import MAX_PIXELS, format_of, opened, picture_header
 from fullconv.data.vrt import checked_vrt, is_vrt
 from fullconv.data.windows import RasterReader
 from fullconv.errors import DataError, OptionError, printable
+from fullconv.inference.chunks import held
 from fullconv.inference.engines import Engine
 from fullconv.inference.maps import Images
-from fullconv.inference.raster import Answer, Finished, Part, Progress, Read, label_raster
+from fullconv.inference.raster import WRITTEN_AHEAD, Answer, Finished, Part, Progress, Read, label_raster
 from fullconv.inference.strips import Strips
+from fullconv.inference.tiles import COPIES, PIXEL, Beside, scores_pixel
 from fullconv.inference.verify import Verification, verify
 from fullconv.labels import LabelSet
-from fullconv.nets.rectangles import Interval
+from fullconv.nets.rectangles import Interval, Size
 
 LARGE = 1 << 20
 """Bytes of a picture's file below which it cannot be too large to be decoded whole, unless it is a trap."""
 
-ROWS = 64
-"""Of a part, whose scores are held at once for confidences: those of a whole part would be as large as the image's."""
+ROWS, SCORES = 64, 1 << 24
+"""Of a part, whose scores are held at once for confidences, and their bytes at most, about: those of a whole part would
+be as large as the image's."""
+
+HELD = 4
+"""Copies of these scores that are held on the way to confidences."""
+
+CELL = 8
+"""Rows that scores are at least taken of: fewer read the same coarse cells again."""
+
+WAITING = WRITTEN_AHEAD + 3
+"""Parts whose confidences are held: two on the way to void's being taken out, those that wait, and one in writing."""
+
+RASTERIO = 30 << 20
+"""Bytes of rasterio and GDAL, but for the blocks that are kept."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class Scene:
         for path in paths:
             try:
                 with RasterReader(path, self._bands()) as reader:
-                    self.engine.plan(reader.size)
+                    self.runner(reader).plan(reader.size)
             except DataError:
                 return  # which labelling it tells
             except OptionError as error:
@@ -79,13 +95,13 @@ class Scene:
             DataError, OptionError: see `RasterReader` and `label_raster`; a bound of memory that is too small.
         """
         with RasterReader(path, self._bands()) as reader:
-            way = self.engine.plan(reader.size)
+            way = self.runner(reader).plan(reader.size)
             self._tell(f"{printable(path.name)}: {way}")
             parts = [Part(rows, columns) for rows, columns in way.parts]
 
             def compute(read: Read, first: int) -> Iterator[Answer]:
                 for columns, band in groupby(parts[first:], key=lambda part: part.columns):
-                    strips = way.strips(_images(read, self.engine), columns)
+                    strips = way.strips(_images(read, self.engine), columns, tasks=(self._task,))
                     for part in band:
                         yield self._answer(strips, part.rows)
 
@@ -98,7 +114,27 @@ class Scene:
     def verify(self, path: Path) -> Verification:
         """How far the answer is from the plain net's."""
         with RasterReader(path, self._bands()) as reader:
-            return verify(self.engine, reader.size, _images(reader.read, self.engine))
+            return verify(self.runner(reader), reader.size, _images(reader.read, self.engine))
+
+    def runner(self, reader: RasterReader) -> Engine:
+        """The engine, whose plans count what is held beside the net while this raster is read and written."""
+        planes = len(self.labels) if self.confidence else 0
+        pixel = PIXEL + COPIES * scores_pixel(self.engine.cut) + WAITING * planes
+
+        def more(part: Size) -> int:
+            scores = HELD * 4 * planes * part[1] * self._rows(part[1])
+            return RASTERIO + (CACHE << 20) + held(reader, part) + scores
+
+        return replace(self.engine, beside=Beside(pixel, more=more))
+
+    @property
+    def _task(self) -> str:
+        """Whose labels are written."""
+        return next(iter(self.engine.net.heads))
+
+    def _rows(self, width: int) -> int:
+        """Of a part, whose scores are held at once."""
+        return max(CELL, min(ROWS, SCORES // (4 * len(self.labels) * width)) // CELL * CELL)
 
     def _tell(self, text: str) -> None:
         if self.note is not None:
@@ -117,14 +153,15 @@ class Scene:
         return options.bands
 
     def _answer(self, strips: Strips, rows: Interval) -> Answer:
-        task = next(iter(strips.coarse))
+        task = self._task
         if not self.confidence:
             return strips.labels(task, rows)[0].cpu().numpy(), None
         (left, right), (top, bottom) = strips.columns, rows
         labels = np.empty((bottom - top, right - left), np.uint8)
         shares = np.empty((len(self.labels), *labels.shape), np.uint8)
-        for first in range(top, bottom, ROWS):
-            last = min(first + ROWS, bottom)
+        step = self._rows(right - left)
+        for first in range(top, bottom, step):
+            last = min(first + step, bottom)
             scores = strips.scores(task, (first, last))[0]
             labels[first - top : last - top] = scores.max(0).indices.to(torch.uint8).cpu().numpy()
             found = scores.softmax(0).mul_(255).round_().to(torch.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,7 +18,7 @@ from fullconv.data.sample import Array
 from fullconv.data.text import brief
 from fullconv.errors import OptionError, printable
 from fullconv.files import atomic, hold, sync_folder
-from fullconv.inference.journal import object_of
+from fullconv.inference.journal import differing, object_of
 
 LABELS = "labels.raw"
 """(H, W) uint8, row after row."""
@@ -35,6 +35,10 @@ SECONDS = 3.0
 
 MAX_LINE = 2**24
 """Bytes of a line of a journal that is read."""
+
+
+_OURS = re.compile(r"journal|\.journal\.[0-9a-f]{8}|(labels|confidence)\.(raw|tif|vrt)(\..+)?", re.DOTALL)
+"""Names of what is in a spool: the journal, also as `fullconv.files.atomic` makes it, and what GDAL adds to ours."""
 
 
 def folder_of(out: Path) -> Path:
@@ -72,7 +76,8 @@ class Spool:
         counts: pixels of each class in what was written.
 
     Raises:
-        OptionError: a spool of another identity is to be gone on with, or another process writes there.
+        OptionError: a spool of another identity is to be gone on with, another process writes there, or the folder is
+            a link or holds what no spool does.
         OSError: the folder cannot be written.
     """
 
@@ -191,13 +196,12 @@ class Spool:
 
     def _begin(self, identity: Mapping[str, str]) -> None:
         """Empty files; the journal comes last, so that a kill in between leaves nothing to go on from."""
-        with suppress(FileNotFoundError):
-            (self.folder / JOURNAL).unlink()
-        for entry in self.folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        for path in self.folder.iterdir():
+            if not _OURS.fullmatch(path.name):
+                raise OptionError(
+                    f"{printable(path)} lies where parts are to be kept, and is none; move it, or choose another --out"
+                )
+        _clear(self.folder)
         for name, length in self._sizes().items():
             with (self.folder / name).open("xb") as file:
                 file.truncate(length)
@@ -233,9 +237,11 @@ class Spool:
 
     def _is_same(self, found: Mapping[str, str], identity: Mapping[str, str]) -> bool:
         """Whether what is there is of this identity; raises OptionError where it must be."""
-        why = _difference(found, identity)
-        if why is None:
+        differs = differing(found, identity)
+        if differs is None:
             return True
+        name, was, now = differs
+        why = f"{printable(name)} {_shown(was)}, found {_shown(now)}"
         if self._anew is None:
             raise OptionError(
                 f"{printable(self.folder)} was begun with {why}; label it as it was begun, or leave --resume out to "
@@ -265,6 +271,10 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
 
 
 def _hold(folder: Path) -> int | None:
+    if folder.is_symlink():
+        raise OptionError(
+            f"{printable(folder)} is a link, expected a folder of ours; remove it, or choose another --out"
+        )
     try:
         return hold(folder)
     except BlockingIOError as error:
@@ -274,19 +284,18 @@ def _hold(folder: Path) -> int | None:
 
 
 def _remove(folder: Path) -> None:
-    """The journal goes first: what a kill leaves after that is nothing to go on from, nor to refuse."""
+    """The folder stays where others have put something into it."""
     with suppress(OSError):
-        (folder / JOURNAL).unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
+        folder.rmdir()
 
 
-def _difference(found: Mapping[str, str], identity: Mapping[str, str]) -> str | None:
-    """What the first part is in which two identities differ, in words."""
-    for key in (*identity, *(key for key in found if key not in identity)):
-        was, now = found.get(key), identity.get(key)
-        if was != now:
-            return f"{printable(key)} {_shown(was)}, found {_shown(now)}"
-    return None
+def _clear(folder: Path) -> None:
+    """The journal goes first: what a kill leaves after that is nothing to go on from, nor to refuse."""
+    (folder / JOURNAL).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name):
+            path.unlink()
 
 
 def _shown(value: str | None) -> str:

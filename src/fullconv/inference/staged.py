@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import GeometryError
-from fullconv.inference.blank import Border, borders
+from fullconv.inference.blank import Border, blanks, borders
 from fullconv.inference.compiled import compiled_stages
 from fullconv.inference.compilers import Compiler
 from fullconv.inference.map_kinds import Averaged, Fused, Scored, Source, Staged
@@ -24,8 +27,12 @@ from fullconv.nets.rectangles import Interval, Size
 from fullconv.nets.trunks import Trunk
 from fullconv.nets.upsample import Upsampling
 
-SIZES = 4
-"""Sizes of images whose borders are kept."""
+KEPT = 1 << 29
+"""Bytes of blank maps that are kept beside those of the last size: of FCN-8s VGG-16 some 17 images of nothing, which
+serve more sizes of images, since those that differ by whole strides share one."""
+
+SIZES = 1024
+"""Of images that are remembered to have no border."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +44,19 @@ class StagedNet:
         kind: float32 or bfloat16.
         trunks: stages by the trunk's name.
         scores: the score layers by task, trunk and stride.
+        heads: copies, by task.
     """
 
     net: FCN
     kind: torch.dtype
     trunks: Mapping[str, list[Stage]]
     scores: Mapping[str, Mapping[str, Mapping[int, nn.Sequential]]]
-    _borders: dict[Size, dict[str, list[Border | None]]] = field(default_factory=dict, repr=False)
+    heads: Mapping[str, Head]
+    _blanks: OrderedDict[tuple[str, Size, tuple[int, ...]], list[Tensor]] = field(
+        default_factory=OrderedDict, repr=False
+    )
+    _borderless: set[Size] = field(default_factory=set, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @staticmethod
     def knows(net: FCN) -> bool:
@@ -90,13 +103,16 @@ class StagedNet:
             }
             for task, head in heads.items()
         }
-        return cls(net, kind, trunks, scores)
+        with torch.inference_mode(False):  # scores are upsampled elsewhere too
+            copies = {task: copy.deepcopy(head).requires_grad_(False) for task, head in heads.items()}
+        return cls(net, kind, trunks, scores, copies)
 
-    def maps(self, size: Size, images: Images, batch: int = 1) -> Maps:
-        """The maps from images of a size to the coarse scores of every task."""
+    def maps(self, size: Size, images: Images, batch: int = 1, tasks: Sequence[str] | None = None) -> Maps:
+        """See `Cut.maps`."""
         found = Maps(torch.finfo(self.kind).bits // 8, batch)
-        taps = {name: self._taps(found, name, size, images) for name in self.trunks}
-        for task in self.scores:
+        borders = self.borders(size)
+        taps = {name: self._taps(found, name, size, images, borders[name]) for name in self.trunks}
+        for task in tasks or self.scores:
             found.coarse[task] = self._fused(found, task, taps)
         return found
 
@@ -111,25 +127,37 @@ class StagedNet:
         return numbers * (4 + torch.finfo(self.kind).bits // 8)
 
     def borders(self, size: Size) -> dict[str, list[Border | None]]:
-        """By trunk, what no image of a size changes; computed once and kept for a few sizes."""
-        found = self._borders.pop(size, None)
-        if found is None:
-            device = next(self.net.parameters()).device
-            with torch.inference_mode():
-                found = {
-                    name: borders(stages, _channels(self.net, name), size, device)
-                    for name, stages in self.trunks.items()
-                }
-        self._borders[size] = found
-        while len(self._borders) > SIZES:
-            del self._borders[next(iter(self._borders))]
+        """By trunk, what no image of a size changes."""
+        if size in self._borderless:
+            return {name: [None] * len(stages) for name, stages in self.trunks.items()}
+        found = {name: borders(stages, size, partial(self._made, name)) for name, stages in self.trunks.items()}
+        if not any(each for every in found.values() for each in every):
+            if len(self._borderless) >= SIZES:
+                self._borderless.clear()
+            self._borderless.add(size)
         return found
 
-    def _taps(self, maps: Maps, trunk: str, size: Size, images: Images) -> dict[int, Staged]:
+    def _made(self, trunk: str, size: Size, wanted: Sequence[int]) -> list[Tensor]:
+        """Blank maps, computed once while there is room; see `blanks`."""
+        key, device = (trunk, size, tuple(wanted)), next(self.net.parameters()).device
+        with self._lock:
+            found = self._blanks.pop(key, None)
+            if found is None:
+                found = blanks(self.trunks[trunk], _channels(self.net, trunk), device, size, wanted)
+            weight = sum(each.nbytes for kept in self._blanks.values() for each in kept)
+            while weight > KEPT:
+                _, gone = self._blanks.popitem(last=False)
+                weight -= sum(each.nbytes for each in gone)
+            self._blanks[key] = found
+        return found
+
+    def _taps(
+        self, maps: Maps, trunk: str, size: Size, images: Images, borders: Sequence[Border | None]
+    ) -> dict[int, Staged]:
         """Of one trunk by stride."""
         at: Map = maps.add(Source(size, _channels(self.net, trunk), partial(self._prepared, images, trunk)))
         taps = {}
-        for stage, border in zip(self.trunks[trunk], self.borders(size)[trunk], strict=True):
+        for stage, border in zip(self.trunks[trunk], borders, strict=True):
             at = made = maps.add(Staged(stage, at, border, maps.batch))
             if stage.stride is not None:
                 taps[stage.stride] = made
@@ -137,7 +165,7 @@ class StagedNet:
 
     def _fused(self, maps: Maps, task: str, taps: Mapping[str, Mapping[int, Staged]]) -> Map:
         """The coarse scores of a task."""
-        head = cast(Head, self.net.heads[task])
+        head = self.heads[task]
         x = self._scored(maps, task, head.strides[0], taps)
         for stride, step in head.steps.items():
             skip = self._scored(maps, task, stride, taps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from fullconv.nets.branches import channels_after
 from fullconv.nets.packed import packed
 from fullconv.nets.paths import POINTWISE, paths
-from fullconv.nets.rectangles import Rectangle, Size, on_rectangle, read_by
+from fullconv.nets.rectangles import Rectangle, Size, on_rectangle, read_by, size_after, whole
 from fullconv.nets.trunks import Trunk
 
 
@@ -37,6 +38,8 @@ class Stage:
 
     def run(self, x: Tensor, held: Rectangle, outputs: Rectangle, size: Size) -> Tensor:
         """Some outputs, from a rectangle of the input; see `on_rectangle`."""
+        if held == whole(size) and outputs == whole(size_after(self.layers, size)):
+            return cast(Tensor, self.layers(x))  # small images take as long to cut as to compute
         return on_rectangle(self.layers, x, held, outputs, size)
 
 
@@ -45,6 +48,9 @@ def stages_of(trunk: Trunk, strides: Collection[int], kind: torch.dtype) -> list
 
     Args:
         kind: that is computed in, float32 or bfloat16.
+
+    Raises:
+        OptionError: as `packed`.
     """
     found, channels = [], 0
     for name, layers, stride in cut(trunk, strides):

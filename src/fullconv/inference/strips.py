@@ -5,6 +5,7 @@ Source: Long et al. 2015, section 3 (fully convolutional nets operate on an inpu
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -27,8 +28,17 @@ class Cut(Protocol):
     @property
     def net(self) -> FCN: ...
 
-    def maps(self, size: Size, images: Images, batch: int = 1) -> Maps:
-        """The maps from images of a size to the coarse scores of every task."""
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """By task."""
+        ...
+
+    def maps(self, size: Size, images: Images, batch: int = 1, tasks: Sequence[str] | None = None) -> Maps:
+        """The maps from images of a size to the coarse scores of tasks, by default of all.
+
+        Raises:
+            GeometryError: too little padding for the size.
+        """
         ...
 
     def multiplications(self, size: Size) -> int:
@@ -54,6 +64,8 @@ class Strips:
         rows: that will be asked for at once; default: all.
         batch: N.
         budget: bytes of a chunk of rows of one map, about.
+        tasks: that will be asked for, all of them down to the same row; default: all. Scores that nobody asks for would
+            be kept.
 
     Raises:
         GeometryError: too little padding for the size.
@@ -61,13 +73,13 @@ class Strips:
 
     def __init__(
         self, cut: Cut, size: Size, images: Images, *, columns: Interval | None = None, rows: int | None = None,
-        batch: int = 1, budget: int = BUDGET,
+        batch: int = 1, budget: int = BUDGET, tasks: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
-        self.net, self.size, self.columns = cut.net, size, columns or (0, size[1])
-        self.maps = cut.maps(size, images, batch)
+        self.heads, self.size, self.columns = cut.heads, size, columns or (0, size[1])
+        self.maps = cut.maps(size, images, batch, tasks)
         self.coarse = {task: Reader(each) for task, each in self.maps.coarse.items()}
         for task, reader in self.coarse.items():
-            self._head(task).check_covers(reader.map.size, size)
+            self.heads[task].check_covers(reader.map.size, size)
             reader.map.want(self._cells(task, (0, 1))[1])
         self.maps.settle(budget, 1.0 if rows is None else min(1.0, rows / size[0]))
 
@@ -100,11 +112,8 @@ class Strips:
 
     def _uncropped(self, task: str, rows: Interval) -> Rectangle:
         """Rows of the image, and the columns asked for, on the uncropped upsampled map."""
-        (top, bottom), (left, right), (down, across) = rows, self.columns, self._head(task).output.shift
+        (top, bottom), (left, right), (down, across) = rows, self.columns, self.heads[task].output.shift
         return (top + down, bottom + down), (left + across, right + across)
 
-    def _head(self, task: str) -> Head:
-        return cast(Head, self.net.heads[task])
-
     def _output(self, task: str) -> Upsampling:
-        return cast(Upsampling, self._head(task).upscore["output"])
+        return cast(Upsampling, self.heads[task].upscore["output"])

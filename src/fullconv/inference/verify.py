@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import inf, isfinite
 from random import Random
 
 import torch
+from torch import Tensor
 
+from fullconv.errors import unknown_name
 from fullconv.inference.cropped import CroppedNet
 from fullconv.inference.engines import Engine
 from fullconv.inference.maps import Images
@@ -16,6 +19,7 @@ from fullconv.inference.reference import Reference
 from fullconv.inference.strips import Strips
 from fullconv.inference.tiles import ENDLESS, SHARE
 from fullconv.machine import free_memory
+from fullconv.nets.fcn import CoarseScores
 from fullconv.nets.rectangles import Interval, Rectangle, Size
 
 WINDOWS, WINDOW = 5, 256
@@ -66,23 +70,31 @@ def verify(engine: Engine, size: Size, images: Images, *, task: str | None = Non
         images: reads a rectangle of the inputs, (1, C, h, w).
         task: default: the first.
         seed: of the windows, where the plain net has no room for the whole image.
+
+    Raises:
+        OptionError: a task that the net has not; as `Engine.plan`.
+        GeometryError: an image that the net does not fit.
     """
     task = task or next(iter(engine.net.heads))
-    reference = Reference(engine.net)
-    plain = CroppedNet(engine.net, lambda x: {name: each.scores for name, each in reference.coarse(x).items()})
+    if task not in engine.net.heads:
+        raise unknown_name("task", task, list(engine.net.heads))
+    plain = CroppedNet.plain(engine.net)
     whole = HELD * 4 * plain.numbers * size[0] * size[1] <= SHARE * free_memory()
+    crops = replace(plain, tile=WINDOW)
+    everything = Reference(engine.net).coarse(images((0, size[0]), (0, size[1])))[task] if whole else None
     difference, largest, differing, ties, pixels = 0.0, 0.0, 0, 0, 0
     way = engine.plan(size)
     random = Random(seed)  # noqa: S311  (nothing secret)
     for rows, columns in _everything(way.bands, size) if whole else _windows(way.parts, random):
-        ours = way.strips(images, columns)
-        theirs = Strips(
-            plain if whole else CroppedNet(plain.net, plain.run, tile=WINDOW), size, images, columns=columns,
-            budget=ENDLESS,
-        )  # fmt: skip
+        ours = way.strips(images, columns, tasks=(task,))
+        theirs = (
+            partial(_of_everything, everything, columns)
+            if everything is not None
+            else partial(Strips(crops, size, images, columns=columns, budget=ENDLESS, tasks=(task,)).scores, task)
+        )
         for top in range(*rows, ROWS):
             block = top, min(top + ROWS, rows[1])
-            found, expected = ours.scores(task, block)[0], theirs.scores(task, block)[0]
+            found, expected = ours.scores(task, block)[0], theirs(block)[0]
             labels, wanted = ours.labels(task, block)[0], expected.max(0).indices
             apart = float((found - expected).abs().max())
             difference = max(difference, apart if isfinite(apart) else inf)  # a NaN is lost in a maximum
@@ -93,6 +105,10 @@ def verify(engine: Engine, size: Size, images: Images, *, task: str | None = Non
                 best = expected[:, wrong].topk(2, dim=0).values
                 ties += int((best[0] == best[1]).sum())
     return Verification(difference / (largest or 1.0), differing, ties, pixels, whole, engine.precision)
+
+
+def _of_everything(coarse: CoarseScores, columns: Interval, rows: Interval) -> Tensor:
+    return coarse.head.rows(coarse.scores, coarse.size, rows)[..., slice(*columns)]
 
 
 def _everything(bands: tuple[Interval, ...], size: Size) -> Iterator[Rectangle]:

@@ -139,7 +139,7 @@ class FCN(nn.Module):
             self.normalise.to(first.device, first.dtype)
 
     def coarse(self, x: Named) -> dict[str, CoarseScores]:
-        """One pass -> the coarse scores of every task, by name."""
+        """One pass -> the coarse scores (N, K, h, w) float32 of every task, by name; raises as `checked`."""
         images = self.checked(x)
         size = cast(tuple[int, int], tuple(next(iter(images.values())).shape[2:]))
         first = next(iter(self._heads().values()))
@@ -150,7 +150,8 @@ class FCN(nn.Module):
         return {task: CoarseScores(head(features), size, head) for task, head in self._heads().items()}
 
     def prepared(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs by name -> what each trunk takes, by the trunk's name: (N, C, H, W), normalised, channels last."""
+        """Inputs by name -> what each trunk takes, by the trunk's name: (N, C, H, W) float32, normalised, channels
+        last."""
         ready = {name: self.normalise[name](image) for name, image in images.items()}
         if self.early:
             ready = {FUSED: torch.cat(list(ready.values()), dim=1)}
@@ -185,7 +186,11 @@ class FCN(nn.Module):
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def checked(self, x: Named) -> Mapping[str, Tensor]:
-        """The inputs by name, checked."""
+        """The inputs by name, (N, C, H, W).
+
+        Raises:
+            GeometryError: inputs that are missing or of a wrong shape or type.
+        """
         wanted = self.options.inputs
         if isinstance(x, Tensor):
             if len(wanted) > 1:

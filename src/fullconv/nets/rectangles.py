@@ -28,6 +28,8 @@ from fullconv.nets.paths import POINTWISE, Windowed, paths, windows
 _PATHS: WeakKeyDictionary[nn.Module, tuple[list[Window], list[Window]]] = WeakKeyDictionary()
 
 Interval = tuple[int, int]
+"""Half-open [start, stop)."""
+
 Rectangle = tuple[Interval, Interval]
 Size = tuple[int, int]
 
@@ -38,7 +40,7 @@ def whole(size: Size) -> Rectangle:
 
 
 def size_after(layer: nn.Module, size: Size) -> Size:
-    """(H, W) of a layer's output for that of its input."""
+    """(H, W) of a layer's output for that of its input; raises GeometryError where none is left."""
     rows, columns = _path(layer)
     return output_size(rows, size[0]), output_size(columns, size[1])
 
@@ -83,7 +85,10 @@ def on_rectangle(layer: nn.Module, x: Tensor, held: Rectangle, outputs: Rectangl
     if top or bottom or left or right:
         x = F.pad(x, (left, right, top, bottom))
     if not isinstance(layer, Windowed):
-        raise GeometryError(f"{type(layer).__name__} is not known on a part of a map; pack the layers first")
+        raise GeometryError(
+            f"{type(layer).__name__} is not known on a part of a map; expected packed convolutions, max poolings and "
+            "pointwise layers: run this net in crops"
+        )
     return layer.padded(x, (own[0], own[1]))
 
 

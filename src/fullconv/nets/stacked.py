@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fullconv.errors import GeometryError
 from fullconv.geometry import Window
-from fullconv.nets.upsample import Interval, LearnedUpsampling, Upsampling, cut
+from fullconv.nets.rectangles import Interval
+from fullconv.nets.upsample import LearnedUpsampling, Upsampling, cut
 
 
 class StackedUpsampling(Upsampling):

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from fullconv.fields import Fields
 from fullconv.geometry import Window
-
-Interval = tuple[int, int]
-"""Half-open [start, stop)."""
+from fullconv.nets.rectangles import Interval
 
 LABEL_BLOCK = 1 << 20
 """Scores held at a time while labels are taken: 4 MiB of float32, which stay in the processor's cache."""
