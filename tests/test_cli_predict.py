@@ -61,12 +61,25 @@ def test_notes_are_told_as_they_come(
     run: Run, model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("predict", model, images, "-o", tmp_path / "out")
-    run(*words, "--overlay")
-    why = f"all is labelled anew: the masks in {tmp_path / 'out'} are of overlay True, not False"
-    assert run(*words, "--resume").err == f"Note: {why}\n"
-    run(*words, "--overlay")
-    machine = run(*words, "--resume", "--json")
+    why = "a call that stopped had labelled 4 of these 4 images; --resume keeps them"
+    run(*words)
+    (tmp_path / "out" / "shares.csv").unlink()  # as a call that stopped leaves it
+    assert run(*words).err == f"Note: {why}\n"
+    (tmp_path / "out" / "shares.csv").unlink()
+    machine = run(*words, "--json")
     assert (machine.err, json.loads(machine.out)["notes"]) == ("", [why])
+
+
+def test_resume_needs_the_options_of_the_call(run: Run, model: Path, images: Path, tmp_path: Path) -> None:
+    words = ("predict", model, images, "-o", tmp_path / "out")
+    run(*words, "--overlay")
+    before = sorted(each.read_bytes() for each in (tmp_path / "out").iterdir())
+    assert run(*words, "--resume") == Result(
+        2, "",
+        f"fullconv: {tmp_path / 'out'} was labelled with overlay True, not False; --resume needs the options of that "
+        "call: repeat them, or leave --resume out to label anew\n",
+    )  # fmt: skip
+    assert sorted(each.read_bytes() for each in (tmp_path / "out").iterdir()) == before, "nothing is touched"
 
 
 def test_ctrl_c_says_how_to_go_on(

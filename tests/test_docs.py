@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from fullconv.cli.train import train
 from fullconv.data import available_splits, open_dataset
 from fullconv.data.sample import IMAGE, SEMANTIC
 from fullconv.data.yamlfile import KEYS
+from fullconv.inference.model import Model
 from fullconv.labels import VOID
+from fullconv.nets import build
 from fullconv.training.losses import CLASS_WEIGHTS, REDUCTIONS, TERMS
 from fullconv.training.recipe import NAMES
 from fullconv.training.recipes import RECIPES
@@ -79,3 +82,20 @@ def test_the_page_on_training_names_options_that_exist() -> None:
     in_table = {word for line in table.splitlines()[2:] for word in re.findall(r"`(\w+)`", line.split("|")[1])}
     assert in_table == {name for name in NAMES if f"--{name.replace('_', '-')}" not in own}, "those of --set"
     assert own - named == {"--json", "--padding", "--upsampling", "--inputs", "--splits"}, "that other pages explain"
+
+
+LARGE = (Path(__file__).resolve().parents[1] / "docs" / "large.md").read_text(encoding="utf-8")
+
+
+def test_the_python_of_the_page_on_large_images_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", LARGE, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    Model(build("fcn8s-slim", 3, width=1 / 8)).save("model.safetensors")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["labels"].shape == (1, 300, 400)
+    plan, verification = capsys.readouterr().out.splitlines()
+    assert plan.startswith("300 x 400 pixels, ")
+    assert verification.startswith("against the plain net on the whole image: ")

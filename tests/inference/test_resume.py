@@ -247,26 +247,26 @@ def test_who_stops_to_add_resume_loses_nothing(model: Path, images: Path, tmp_pa
         ({"precision": "bfloat16"}, "precision float32, not bfloat16"),
     ],
 )
-def test_other_options_label_all_anew(
+def test_other_options_are_refused(
     model: Path, images: Path, tmp_path: Path, options: dict[str, bool], why: str
 ) -> None:
     out = tmp_path / "out"
     whole(model, images, out)
-    outcome = predict(model, images, out, **{"overlay": True, "scores": True, **options}, resume=True)
-    assert outcome.notes == [f"all is labelled anew: the masks in {out} are of {why}"]
-    assert (len(outcome.written), outcome.kept) == (COUNT - 1, [])
+    before = contents(out)
+    with pytest.raises(OptionError, match=re.escape(f"{out} was labelled with {why}; --resume needs")):
+        predict(model, images, out, **{"overlay": True, "scores": True, **options}, resume=True)
+    assert contents(out) == before
 
 
-def test_another_model_labels_all_anew(model: Path, images: Path, tmp_path: Path) -> None:
+def test_another_model_is_refused(model: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     predict(model, images, out)
     other = Model.load(model)
     nn.init.normal_(next(other.net.heads.parameters()))
     other.save(tmp_path / "other.safetensors")
-    outcome = predict(tmp_path / "other.safetensors", images, out, resume=True)
-    (note,) = outcome.notes
-    assert note.startswith(f"all is labelled anew: the masks in {out} are of model ")
-    assert outcome.kept == []
+    with pytest.raises(OptionError, match=r"was labelled with model \w{8}, not \w{8}; --resume needs"):
+        predict(tmp_path / "other.safetensors", images, out, resume=True)
+    predict(tmp_path / "other.safetensors", images, out)
     predict(tmp_path / "other.safetensors", images, tmp_path / "whole")
     assert contents(out) == contents(tmp_path / "whole")
     shutil.copy(tmp_path / "other.safetensors", tmp_path / "copy.safetensors")

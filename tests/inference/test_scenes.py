@@ -367,10 +367,11 @@ class TestResume:
         before = out.stat().st_ino
         outcome = predict(file, source, out, resume=True)
         assert (outcome.kept, outcome.written, out.stat().st_ino) == ([out], [], before)
+        with pytest.raises(OptionError, match=re.escape(f"{out} was labelled with tile auto, not 64; --resume needs")):
+            predict(file, source, out, tile=64, resume=True)
+        assert out.stat().st_ino == before
         (tmp_path / "..one.tif.labelled.0123abcd.jsonl").write_bytes(b"half")
-        outcome = predict(file, source, out, tile=64, resume=True)
-        assert outcome.written == [out], "other options"
-        assert outcome.notes[0] == f"{out} is labelled anew: it is of tile auto, not 64"
+        assert predict(file, source, out, tile=64).written == [out]
         assert not (tmp_path / "..one.tif.labelled.0123abcd.jsonl").exists()
         os.utime(source, ns=(1, 1))
         assert predict(file, source, out, tile=64, resume=True).written == [out], "another version of the image"

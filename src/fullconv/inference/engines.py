@@ -54,11 +54,11 @@ class Engine:
         beside: what is held beside the net; default: coarse scores of whole images.
     """
 
-    net: FCN
+    net: FCN = field(repr=False)
     name: str
     precision: str
     why: str
-    cut: Cut
+    cut: Cut = field(repr=False)
     tile: int | str = "auto"
     memory: int | None = None
     beside: Beside | None = None
@@ -161,6 +161,8 @@ def engine(
         OptionError: an unknown name, a precision that the engine lacks, no tile or bound of memory, or a package that
             is not installed.
     """
+    if not isinstance(net, FCN):
+        raise OptionError(f"a {type(net).__name__} for a net; expected an FCN: of a Model give its .net")
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
     if precision not in PRECISIONS:

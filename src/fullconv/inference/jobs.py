@@ -75,6 +75,10 @@ def plan(
     """
     out = Path(out)
     single = out.suffix.lower() in (".png", *RASTERS)
+    if single and out.is_dir():
+        raise OptionError(
+            f"{printable(out)} is a folder; name a file in it, or a folder that does not end in .png or .tif"
+        )
     found = _found(inputs, out)
     if not single:
         found = {p: mask.with_suffix(".tif") if is_scene(p, bands) else mask for p, mask in found.items()}
@@ -115,6 +119,11 @@ def left_out(jobs: Sequence[Job]) -> Iterator[str]:
     scenes = sum(job.is_scene for job in jobs)
     if scenes and any(job.overlay or job.scores for job in jobs):
         yield f"there is no overlay and no .npy of scores of the {scenes} of {len(jobs)} images that are rasters"
+    if len(jobs) == 1 and not scenes and jobs[0].number is None and is_scene(jobs[0].image):
+        yield (
+            f"{printable(jobs[0].image)} is labelled as a picture, without its coordinates; end --out in .tif to keep "
+            "them"
+        )
     if any(job.confidence for job in jobs) and scenes < len(jobs):
         yield f"there are no confidences of the {len(jobs) - scenes} of {len(jobs)} images that are no rasters"
 

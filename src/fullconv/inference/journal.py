@@ -32,6 +32,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 HOPELESS = (*FULL, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE)
 """Errors of a disk: the next file would meet them too."""
 
+DIGITS = 8
+"""Of digests, as messages show them."""
+
 Identity = Mapping[str, str | bool]
 """By name, what labels are made by: model, versions and options."""
 
@@ -247,11 +250,13 @@ def differing(found: Mapping[str, Any], wanted: Identity) -> tuple[str, Any, Any
 
 
 def difference(found: Mapping[str, Any], wanted: Identity) -> str:
-    """The same in words."""
+    """The same in words; of digests the first eight digits."""
     name, was, now = differing(found, wanted) or ("", None, None)
     if now is None:
         return "other options"
-    return f"{name} {'unknown' if was is None else printable(was)[:80]}, not {now}"
+    shown = ["default" if each == "None" else "unknown" if each is None else printable(each) for each in (was, now)]
+    long = DIGITS if name in ("model", "calibration") else 80
+    return f"{name} {shown[0][:long]}, not {shown[1][:long]}"
 
 
 def unwritable(path: Path, error: OSError, kept: bool = True, part: str = "") -> DataError:

@@ -88,8 +88,8 @@ def predict(
 
     Raises:
         DataError: an input that matches nothing; the folder cannot be written, or not any more.
-        OptionError: files that would overwrite each other or an input; a call that cannot be resumed; options that no
-            image can be labelled with.
+        OptionError: files that would overwrite each other or an input; a call that cannot be resumed, or was made with
+            other options; options that no image can be labelled with.
     """
     given, out = [inputs] if isinstance(inputs, str | Path) else inputs, Path(out)
     path = None if isinstance(model, Model) else Path(model)
@@ -223,8 +223,8 @@ def _alone(how: Labelling, jobs: Sequence[Job], call: _Call) -> None:
             discard(folder_of(job.mask))
             call.keep([job])
             return
-        if how.resume and found and found != how.identity:
-            call.note(f"{printable(job.mask)} is labelled anew: it is of {difference(found, how.identity)}")
+        if how.resume and entry and found != how.identity:
+            raise _other(job.mask, found, how.identity)
         journal.remove()
         journal.sweep(())
         how = replace(how, record=lambda entry: journal.write(how.identity, [entry]))
@@ -233,14 +233,24 @@ def _alone(how: Labelling, jobs: Sequence[Job], call: _Call) -> None:
             call.add(item, failure)
 
 
+def _other(where: Path, found: Identity, made_by: Identity) -> OptionError:
+    """What is there is not thrown away for a slip of the options."""
+    return OptionError(
+        f"{printable(where)} was labelled with {difference(found, made_by)}; --resume needs the options of that call: "
+        "repeat them, or leave --resume out to label anew"
+    )
+
+
 def _into_folder(how: Labelling, jobs: Sequence[Job], call: _Call) -> None:
     """Label what an earlier call has not finished, or all; each step leaves a folder that another call goes on from."""
     journal, made_by, resume = cast(Journal, how.journal), how.identity, how.resume
     names = how.model.label_sets[next(iter(how.model.net.options.classes))].names
     table = journal.folder / SHARES
     stopped = not table.exists()
-    remove_shares(table)
     found, entries = journal.read()
+    if resume and entries and found and found != made_by:
+        raise _other(journal.folder, found, made_by)
+    remove_shares(table)
     done: dict[Job, Entry] = {}
     if made_by and found == made_by:
         for job in jobs:
@@ -249,9 +259,6 @@ def _into_folder(how: Labelling, jobs: Sequence[Job], call: _Call) -> None:
                 done[job] = entry
         if done and stopped and not resume:
             call.note(f"a call that stopped had labelled {len(done)} of these {len(jobs)} images; --resume keeps them")
-    elif found and resume:
-        where = printable(journal.folder)
-        call.note(f"all is labelled anew: the masks in {where} are of {difference(found, made_by)}")
     journal.sweep([table, *(path for job in jobs for path in job.outputs)])
     journal.write(made_by, done.values())
 

@@ -23,6 +23,7 @@ from fullconv.inference.chunks import held
 from fullconv.inference.engines import Engine
 from fullconv.inference.maps import Images
 from fullconv.inference.raster import WRITTEN_AHEAD, Answer, Finished, Part, Progress, Read, label_raster
+from fullconv.inference.spool import folder_of
 from fullconv.inference.strips import Strips
 from fullconv.inference.tiles import COPIES, PIXEL, Beside, scores_pixel
 from fullconv.inference.verify import Verification, verify
@@ -97,6 +98,8 @@ class Scene:
         with RasterReader(path, self._bands()) as reader:
             way = self.runner(reader).plan(reader.size)
             self._tell(f"{printable(path.name)}: {way}")
+            if not self.resume and folder_of(out).exists():
+                self._tell(f"{printable(out)}: what an earlier call began is dropped; --resume would go on with it")
             parts = [Part(rows, columns) for rows, columns in way.parts]
 
             def compute(read: Read, first: int) -> Iterator[Answer]:

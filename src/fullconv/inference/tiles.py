@@ -11,7 +11,7 @@ Source: Long et al. 2015, section 3 (fields compose from kernels and strides).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 
@@ -98,7 +98,7 @@ class Plan:
     memory: int
     multiplications: int
     least: int
-    cut: Cut
+    cut: Cut = field(repr=False)
 
     @property
     def parts(self) -> list[Rectangle]:
