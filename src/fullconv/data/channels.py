@@ -70,7 +70,7 @@ class Colours:
         lost = _lost(raw, self.nodata)
         rgb: Array
         if self.table is not None:
-            rgb = self.table[raw[:, :, 0]]
+            rgb = self.table.take(raw[:, :, 0], axis=0)  # a quarter of the time of indexing
         else:  # of 16 bits the high byte, as `fullconv.data.image` takes it
             rgb = np.ascontiguousarray(raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8))
         return rgb, None if lost is None else _everywhere(lost)

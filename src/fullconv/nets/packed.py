@@ -38,29 +38,34 @@ class PackedConvolution(Windowed):
 
     Args:
         layer: whose geometry it has.
-        weight: (K, C / groups, h, w), bias: (K,), of the type that is computed in.
+        weight: (K, C / groups, h, w), bias: (K,); they are copied.
         relu: applied to the result.
+        kind: float32 or bfloat16, which is computed in.
     """
 
-    def __init__(self, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
+    def __init__(
+        self, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None, relu: bool, kind: torch.dtype
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.geometry, self.relu, self.kind, self.bias = windows(layer), relu, weight.dtype, bias
+        self.geometry, self.relu, self.kind = windows(layer), relu, kind
+        self.bias = None if bias is None else bias.to(kind, copy=True)
         self.channels, self.groups = layer.out_channels, layer.groups
         self.stride, self.dilation = layer.stride, layer.dilation
         self.multiplications = weight.numel()
-        self.onednn = weight.device.type == "cpu" and _has_onednn(weight.dtype)
+        self.onednn = weight.device.type == "cpu" and _has_onednn(kind)
         extent = max(window.extent for window in self.geometry)
         self.pointwise = (
             self.onednn and extent == self.groups == 1 and all(window.stride == 1 for window in self.geometry)
         )
         if self.onednn and extent > 1 and weight.numel() >= LARGE:
             typical = [1, layer.in_channels, *(TYPICAL + window.extent for window in self.geometry)]
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, (0, 0), self.stride, self.dilation, self.groups, typical
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+                weight.to(kind), (0, 0), self.stride, self.dilation, self.groups, typical
             )
         elif extent > 1:  # from this layout oneDNN gets to its own sooner, for small maps thirty times
-            weight = weight.contiguous(memory_format=torch.channels_last)
-        self.weight = weight
+            self.weight = weight.to(kind, memory_format=torch.channels_last, copy=True)
+        else:
+            self.weight = weight.to(kind, copy=True)
 
     def windows(self) -> tuple[Window, Window]:
         """(vertical, horizontal)."""
@@ -120,8 +125,7 @@ def packed(layers: Iterable[nn.Module], kind: torch.dtype) -> nn.Sequential:
             relu = bool(waiting) and isinstance(waiting[0], nn.ReLU)
             if relu:
                 waiting.pop(0)
-            own = None if bias is None else bias.to(kind, copy=True)  # later changes of the net's do not count
-            layer = PackedConvolution(layer, weight.to(kind, copy=True), own, relu)
+            layer = PackedConvolution(layer, weight, bias, relu, kind)
         elif isinstance(layer, Branches):
             layer = _packed_branches(layer, kind)
         found.append(layer)
