@@ -25,7 +25,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -189,7 +189,7 @@ def heavy(width: float) -> FCN:
 
 def first_image(net: FCN, size: Size) -> Tensor:
     """(1, 3, H, W) uint8: what part "whole" is timed on."""
-    image = Pictures.of(net, None).cut(size)[0]["image"]
+    image = next(Pictures.of(net, None).cut(size))["image"]
     return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
@@ -225,11 +225,13 @@ def whole(args: argparse.Namespace) -> tuple[Timings, str]:
     return result, scale
 
 
-def frames(args: argparse.Namespace) -> list[Timings]:
-    """Images a second of small nets."""
+def frames(args: argparse.Namespace) -> Iterator[Timings]:
+    """Images a second of small nets, net by net and size by size."""
     engines = ["plain", "torch", "openvino"]
-    sizes = [(height // args.shrink, width // args.shrink) for height, width in FRAMES]
-    return [benchmark(name, sizes, engines, repeats=args.repeats, threads=args.threads) for name in NETS]
+    for name in NETS:
+        for height, width in FRAMES:
+            size = height // args.shrink, width // args.shrink
+            yield benchmark(name, [size], engines, repeats=args.repeats, threads=args.threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,9 +331,9 @@ def run(args: argparse.Namespace) -> Record:
         head = f"\nFCN-8s VGG16, paper padding, {args.size}x{args.size}: {scale}; the machine's peak {peaks}\n"
         show([head, table(result), *result.notes], args.json)
     if "frames" in args.part:
-        results = frames(args)
-        found["frames"] = [each.to_json() for each in results]
-        for each in results:
+        found["frames"] = []
+        for each in frames(args):
+            found["frames"].append(each.to_json())
             show([f"\n{each.model}\n", table(each), *each.notes], args.json)
     if "end" in args.part:
         rows, scale = end(args)

@@ -144,7 +144,6 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    random.seed(args.seed)
     start, total = time.perf_counter(), Found()
     print(
         f"{args.trials} images of up to {args.size}x{args.size} a net, width {args.width:g}, seed {args.seed}, "
@@ -157,6 +156,7 @@ def main() -> int:
         for padding in PADDINGS:
             found = Found()
             for name in names:
+                random.seed(f"{name} {padding} {args.seed}")
                 net = random_net(name, padding, args.width, args.seed)
                 cut = StagedNet.of(net)
                 for _ in range(args.trials):

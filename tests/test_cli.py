@@ -139,6 +139,8 @@ def test_predict_names_bad_files_and_exits_1(run: Run, data: Path, model: Path, 
     assert [failure["image"] for failure in json.loads(machine.out)["failures"]] == [
         str(images / "0001.png"), str(images / "0002.png"),
     ]  # fmt: skip
+    alone = run("predict", model, images / "0001.png", "-o", tmp_path / "mask.png")
+    assert (alone.code, alone.out) == (1, "0 labelled, 1 failed\n")
     (tmp_path / "file").write_text("")
     blocked = run("predict", model, images, "-o", tmp_path / "file")
     assert "file is a file; masks go into a folder" in one_line(blocked, 1)

@@ -80,7 +80,9 @@ def predict(
             typer.echo(why, err=True)
         for image, found in outcome.checks:
             typer.echo(f"{image.name} {found}")
-        where = f" in {out}" if len(outcome.written) != 1 or outcome.kept else f": {outcome.written[0]}"
+        where = f" in {out}" if outcome.written or outcome.kept else ""
+        if len(outcome.written) == 1 and not outcome.kept:
+            where = f": {outcome.written[0]}"
         kept = f", {len(outcome.kept)} kept" if outcome.kept else ""
         failed = f", {len(outcome.failures)} failed" if outcome.failures else ""
         typer.echo(f"{len(outcome.written)} labelled{where}{kept}{failed}")

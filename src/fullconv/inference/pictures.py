@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -61,24 +62,24 @@ class Pictures:
         model = Model(net)
         return cls(inputs, [model.inputs(path) for path in paths])
 
-    def cut(self, size: Size) -> list[dict[str, Values]]:
+    def cut(self, size: Size) -> Iterator[dict[str, Values]]:
         """All of one size (H, W): the middle of those that are larger; smaller ones go on as in mirrors."""
         if not self.found:
             generator = np.random.default_rng(SEED)
-            made = range(TIMED + SAMPLES)
-            return [{name: noise(each, size, generator) for name, each in self.inputs.items()} for _ in made]
-        return [{name: fitted(each, size) for name, each in image.items()} for image in self.found]
+            for _ in range(TIMED + SAMPLES):
+                yield {name: noise(each, size, generator) for name, each in self.inputs.items()}
+        for image in self.found:
+            yield {name: fitted(each, size) for name, each in image.items()}
 
 
 def write_images(pictures: Pictures, size: Size, folder: Path) -> tuple[Path, Path]:
     """Files of the images to label, and of those to calibrate on: the same ones where there are no more."""
     from safetensors.numpy import save_file
 
-    images = pictures.cut(size)
-    small = (min(size[0], LONGEST), min(size[1], LONGEST))
-    samples = pictures.cut(small)
+    images = list(islice(pictures.cut(size), TIMED))
+    samples = list(pictures.cut((min(size[0], LONGEST), min(size[1], LONGEST))))
     files = folder / "images.safetensors", folder / "samples.safetensors"
-    for file, chosen in zip(files, (images[:TIMED], samples[TIMED:] or samples), strict=True):
+    for file, chosen in zip(files, (images, samples[TIMED:] or samples), strict=True):
         named = {f"{n}.{name}": each for n, image in enumerate(chosen) for name, each in image.items()}
         save_file({key: np.ascontiguousarray(each) for key, each in named.items()}, file)
     return files
