@@ -414,6 +414,14 @@ def test_a_full_disk_ends_the_call(
     assert contents(tmp_path / "out") == whole(model, images, tmp_path / "whole")
 
 
+def test_a_disk_that_is_full_from_the_start_keeps_nothing(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, errno.ENOSPC, lambda target: target.suffix == ".png")
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free some space$"):
+        whole(model, images, tmp_path / "out")
+
+
 def test_scores_are_written_as_numpy_does_and_say_what_the_disk_said(tmp_path: Path) -> None:
     scores = np.random.default_rng(0).normal(size=(50, 60, 3)).astype(np.float32).transpose(2, 0, 1)
     labelling._write_array(tmp_path / "ours.npy", scores)

@@ -65,6 +65,8 @@ def test_an_earlier_table_goes_and_nothing_else(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_written_or_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"shares.csv: cannot be written \(.*go on with --resume"):
+        write_shares(tmp_path / "file" / NAME, NAMES, [(Path("a.jpg"), entry("a.png", 1, 2, 3))])
+    with pytest.raises(DataError, match=r"shares.csv: cannot be written \(.*; check the folder and disk$"):
         write_shares(tmp_path / "file" / NAME, NAMES, [])
     write_shares(tmp_path / NAME, NAMES, [])
 

@@ -95,6 +95,7 @@ class Journal:
     Attributes:
         folder: of the masks.
         path: of the journal in it.
+        kept: whether it holds entries, which another call goes on from.
 
     Args:
         mask: the one that it is of; default: all of the folder.
@@ -104,7 +105,7 @@ class Journal:
         self.folder, self.path = folder, folder / (NAME if mask is None else f".{mask.name}{NAME}")
         self._shown = folder if mask is None else mask
         self._appending = Lock()
-        self._kept = False
+        self.kept = False
 
     def name(self, mask: Path) -> str:
         """What a mask is called in the journal."""
@@ -128,7 +129,7 @@ class Journal:
     def write(self, identity: Identity, entries: Iterable[Entry]) -> None:
         """Write it anew; raises DataError."""
         lines = [entry.line() for entry in entries]
-        self._kept = bool(lines)
+        self.kept = bool(lines)
         with self._writing(self.folder), atomic(self.path, durable=False) as path, path.open("wb") as file:
             file.write(_line(dict(identity)))
             file.writelines(lines)
@@ -139,13 +140,13 @@ class Journal:
         with self._appending, self._writing(self.path), self.path.open("rb+") as file:
             file.seek(0, os.SEEK_END)
             file.write(entry.line())
-            self._kept = True
+            self.kept = True
 
     def remove(self) -> None:
         """Forget all; raises DataError."""
         with self._writing(self.folder):
             self.path.unlink(missing_ok=True)
-            self._kept = False
+            self.kept = False
 
     def require(self) -> None:
         """The folder must still be there: what writes into it would make it anew, elsewhere if its disk is gone.
@@ -181,7 +182,7 @@ class Journal:
             yield
         except OSError as error:
             self._require(there)
-            raise unwritable(self._shown, error, self._kept, f"its journal {self.path.name} ") from error
+            raise unwritable(self._shown, error, self.kept, f"its journal {self.path.name} ") from error
 
 
 @contextmanager

@@ -283,7 +283,7 @@ def _write(journal: Journal | None, answer: tuple[Item, Prediction | None]) -> t
     except (DataError, OSError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if journal is not None and isinstance(cause, OSError) and cause.errno in HOPELESS:
-            raise unwritable(job.mask, cause) from error
+            raise unwritable(job.mask, cause, journal.kept) from error
         if isinstance(error, DataError):
             return item, str(error), None
         return item, f"{job.mask}: its overlay or scores cannot be written ({error}); check the folder and disk", None

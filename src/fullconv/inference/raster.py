@@ -122,8 +122,7 @@ def label_raster(
     except OSError as error:
         raise DataError(
             f"{printable(target)}: cannot be written ({one_line(error)}); check the folder and free space on the "
-            f"disk; "
-            f"{_kept(spool, len(parts))}"
+            f"disk; {_kept(spool, len(parts))}"
         ) from error
 
 

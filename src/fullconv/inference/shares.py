@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ COLUMNS = ("image", "mask", "height", "width")
 """Before those of the classes."""
 
 
-def write_shares(path: Path, classes: Sequence[str], rows: Iterable[tuple[Path, Entry]]) -> None:
+def write_shares(path: Path, classes: Sequence[str], rows: Sequence[tuple[Path, Entry]]) -> None:
     """Write a line for each image, in the order given, atomically.
 
     Shares are of all pixels, 0..1: what is missing to 1 is void. Texts are quoted, whatever they hold, numbers are
@@ -47,7 +47,7 @@ def write_shares(path: Path, classes: Sequence[str], rows: Iterable[tuple[Path, 
                 shares = [count / pixels for count in entry.counts]
                 writer.writerow([str(image), entry.mask, entry.height, entry.width, *shares])
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, kept=bool(rows)) from error
 
 
 def remove_shares(path: Path) -> None:
