@@ -18,8 +18,9 @@ from fullconv.nets.head import Head
 from fullconv.nets.rectangles import Interval, Rectangle, Size, within
 from fullconv.nets.upsample import Upsampling
 
-BUDGET = 1 << 26
-"""Bytes of a chunk of rows: large enough for the calls to be worth it, small enough to stay near the processor."""
+BUDGET = 1 << 24
+"""Bytes of a chunk of rows: large enough for the calls to be worth it, and small enough for malloc to keep what is let
+go. What has more than 32 MiB goes back to the system at once, and the next chunk is faulted in page by page."""
 
 
 class Cut(Protocol):

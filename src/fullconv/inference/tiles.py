@@ -39,6 +39,10 @@ PIXEL = 16
 COPIES = 6
 """Of coarse scores, while labels are taken from them."""
 
+LARGEST, OVERHEAD = 1 << 26, 0.05
+"""Bytes of a chunk at most, where smaller ones would cost a larger share of multiplications than this: those of rows
+within blocks that two chunks read."""
+
 SMALLEST = 1 << 18
 """Bytes of a chunk below which calls cost more than they compute; then bands get narrower instead."""
 
@@ -161,8 +165,7 @@ def plan(
 
 
 def _ways(cut: Cut, size: Size, tile: int | str, beside: Beside) -> Iterator[Plan]:
-    """Plans that need less and less memory: smaller chunks and parts first, which cost next to nothing, then narrower
-    bands."""
+    """Plans that need less and less memory: smaller chunks and parts first, which cost little, then narrower bands."""
     planned = partial(_planned, cut, size, beside)
     if tile == "off":
         yield planned(size[0], 1, ENDLESS)
@@ -172,11 +175,15 @@ def _ways(cut: Cut, size: Size, tile: int | str, beside: Beside) -> Iterator[Pla
         yield planned(tile, -(-size[1] // tile), BUDGET)
     else:
         budget, bands, rows = BUDGET, 1, _rows(size[1], beside.part)
+        while budget < LARGEST and planned(rows, 1, budget).overhead > OVERHEAD:
+            budget *= 2
         while budget >= SMALLEST:
             yield planned(rows, 1, budget)
-            budget, rows = budget // 2, max(1, rows // 2 // PART_ROWS) * PART_ROWS
+            budget //= 2
+            if budget < BUDGET:
+                rows = max(1, rows // 2 // PART_ROWS) * PART_ROWS
         while size[1] // (bands := 2 * bands) >= NARROWEST:
-            for budget in (BUDGET >> 4, BUDGET >> 6, SMALLEST):
+            for budget in (BUDGET >> 2, BUDGET >> 4, SMALLEST):
                 yield planned(rows, bands, budget)
 
 
