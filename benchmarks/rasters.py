@@ -13,9 +13,10 @@ lost    the raster is moved away in the middle, and back.
 
 The command runs as a process of its own, within --memory, and tells its peak (VmHWM) and the seconds of the net alone:
 those of labelling less those of waiting for the file. Beside them stand the seconds of a crop of 2000 x 2000 in one
-piece, by the plain net and by the engine, taking turns. The last three parts compare the finished file with that of a
-call that nothing interrupts, byte for byte; their parts, maps and waits for the disk are smaller than usual, so that
-there is something to go on with. Weights are random. Exits with 1 where files differ, or a call says more than a line.
+piece, by the plain net and by the engine, taking turns with the command; all are medians, the peak the highest. The
+last three parts compare the finished file with that of a call that nothing interrupts, byte for byte; their parts, maps
+and waits for the disk are smaller than usual, so that there is something to go on with. Weights are random. Exits with
+1 where files differ, or a call says more than a line.
 """
 
 from __future__ import annotations
@@ -183,29 +184,35 @@ class Bench:
         )  # fmt: skip
 
     def measure(self, name: str, model: Path, raster: Path, precision: str = "float32", crop: int = 0) -> None:
-        """One row."""
-        out = self.work / "out.tif"
-        begun = time.perf_counter()
-        child = self.start([model, raster, "-o", out, "--precision", precision])
-        _, said = child.communicate()
-        seconds = time.perf_counter() - begun
-        facts = json.loads((self.work / "report.json").read_text())
+        """One row: medians of runs of the command, and of crops in between."""
         with RasterReader(raster) as reader:
-            pixels = reader.size[0] * reader.size[1]
-        net = (facts["label"] - facts["read"]) / pixels * 1e6
-        error = said.strip() if child.returncode else ""
-        row = Row(name, model.stem, precision, pixels, seconds, facts["peak"], net, error=error)
-        if crop:
-            row.plain, row.crop = self.crops(model, raster, precision, crop)
-        out.unlink(missing_ok=True)
+            pixels, crop = reader.size[0] * reader.size[1], min(crop, *reader.size)
+        found: dict[str, list[float]] = {key: [] for key in ("seconds", "peak", "net", "plain", "crop")}
+        actions = self.crops(model, raster, precision, crop) if crop else {}
+        error = ""
+        for _ in range(self.args.runs):
+            begun = time.perf_counter()
+            child = self.start([model, raster, "-o", self.work / "out.tif", "--precision", precision])
+            _, said = child.communicate()
+            found["seconds"].append(time.perf_counter() - begun)
+            facts = json.loads((self.work / "report.json").read_text())
+            found["peak"].append(facts["peak"])
+            found["net"].append((facts["label"] - facts["read"]) / pixels * 1e6)
+            error = said.strip() if child.returncode else error
+            for key, (seconds, *_) in take_turns(actions, 1).items():
+                found[key].append(seconds / crop**2 * 1e6)
+        medians = {key: statistics.median(each) if each else None for key, each in found.items()}
+        row = Row(name, model.stem, precision, pixels, **medians, error=error)  # type: ignore[arg-type]  # None: crops alone
+        row.peak = max(found["peak"])
+        (self.work / "out.tif").unlink(missing_ok=True)
         self.rows.append(row)
         print(row, flush=True)
 
-    def crops(self, model: Path, raster: Path, precision: str, side: int) -> tuple[float, float]:
-        """Seconds a megapixel of a crop from the middle in one piece: the plain net, the engine; medians."""
+    def crops(self, model: Path, raster: Path, precision: str, side: int) -> dict[str, Callable[[], object]]:
+        """Labels of a crop from the middle in one piece: by the plain net, and by the engine."""
         with RasterReader(raster) as reader:
-            (top, height), (left, width) = ((max(0, (n - side) // 2), min(side, n)) for n in reader.size)
-            values = reader.read((top, top + height), (left, left + width))
+            top, left = ((n - side) // 2 for n in reader.size)
+            values = reader.read((top, top + side), (left, left + side))
         x = {"image": torch.from_numpy(values).permute(2, 0, 1)[None]}
         net = Model.load(model).net.eval()
         plain, ours = Reference(net, precision), engine(net, precision=precision, tile="auto")
@@ -217,9 +224,7 @@ class Bench:
 
             return action
 
-        turns = take_turns({"plain": labels(plain.coarse), "engine": labels(ours.coarse)}, self.args.runs)
-        one, other = (statistics.median(each) / (height * width) * 1e6 for each in turns.values())
-        return one, other
+        return {"plain": labels(plain.coarse), "crop": labels(ours.coarse)}
 
     def interrupted(self, name: str, folder: Path, stop: Callable[[Sequence[object], Trial], None]) -> None:
         """A call that `stop` interrupts as it likes, then gone on with, against one that nothing does."""
@@ -344,7 +349,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--memory", default="2GiB")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=3, help="of a crop in one piece")
+    parser.add_argument("--runs", type=int, default=3, help="of the command and of crops")
     parser.add_argument("--crop", type=int, default=2000, help="its rows and columns")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
