@@ -398,6 +398,23 @@ class TestLabels:
         assert largest_tensor(lambda: labels_of(x, layer, (4, 4), (512, 512))) <= max(65 * 65 * 64, 2 * blocks_of_cells)
         assert torch.equal(labels_of(x, layer, (4, 4), (512, 512)), layer(x, (4, 516), (4, 516)).argmax(1))
 
+    @pytest.mark.parametrize("kind", FIXED)
+    def test_columns_are_summed_in_the_rows_that_a_block_reads(
+        self, kind: Kind, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of all rows, for every block, time would grow with the square of the image's height."""
+        monkeypatch.setattr(upsample, "LABEL_BLOCK", 1)
+        along, summed = upsample._along, []
+
+        def counted(x: Tensor, taps: Tensor, stride: int, interval: Interval, axis: int, border: str) -> Tensor:
+            if axis == 3:
+                summed.append(x.shape[2])
+            return along(x, taps, stride, interval, axis, border)
+
+        monkeypatch.setattr(upsample, "_along", counted)
+        labels_of(torch.randn(1, 8, 32, 32), kind(8, up(16, 8)), (8, 8), (240, 240))
+        assert summed == [2] * 30, "blocks of 8 rows, which read two rows of cells each"
+
     def test_scores_are_taken_in_blocks_of_the_given_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(upsample, "LABEL_BLOCK", 16 * 240 * 8)
         asked = []

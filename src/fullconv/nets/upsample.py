@@ -213,6 +213,10 @@ class _Interpolate(torch.autograd.Function):
     ) -> Tensor:
         ctx.taps, ctx.stride, ctx.rectangle, ctx.border, ctx.size = taps, stride, rectangle, border, x.shape[2:]
         rows, columns = rectangle
+        first, last = _cells(taps, stride, rows)
+        start = min(max(first, 0), x.shape[2] - 1)
+        x = x[:, :, start : max(last, start + 1)]  # columns are summed in rows that are read alone
+        rows = rows[0] - stride * start, rows[1] - stride * start
         return _along(_along(x, taps, stride, columns, 3, border), taps, stride, rows, 2, border)
 
     @staticmethod
@@ -227,19 +231,29 @@ class _Interpolate(torch.autograd.Function):
 
 def _along(x: Tensor, taps: Tensor, stride: int, interval: Interval, axis: int, border: str) -> Tensor:
     """The transposed convolution along one axis: output y is the sum over the cells i of taps[y - stride i] x[i]."""
-    reach = -(-len(taps) // stride)  # cells that one output reads
-    first, last = interval[0] // stride, (interval[1] - 1) // stride + 1
-    cells = cut(x, (first + 1 - reach, last), axis, border).unsqueeze(axis + 1)
+    reach, (first, last) = _reach(taps, stride), _cells(taps, stride, interval)
+    cells = cut(x, (first, last), axis, border).unsqueeze(axis + 1)
     weights = F.pad(taps, (0, reach * stride - len(taps))).view(reach, stride, *[1] * (3 - axis))
-    y = cells.narrow(axis, reach - 1, last - first) * weights[0]
+    count = last - first - reach + 1
+    y = cells.narrow(axis, reach - 1, count) * weights[0]
     for tap in range(1, reach):
-        y += cells.narrow(axis, reach - 1 - tap, last - first) * weights[tap]
-    return y.flatten(axis, axis + 1).narrow(axis, interval[0] - stride * first, interval[1] - interval[0])
+        y += cells.narrow(axis, reach - 1 - tap, count) * weights[tap]
+    return y.flatten(axis, axis + 1).narrow(axis, interval[0] % stride, interval[1] - interval[0])
+
+
+def _reach(taps: Tensor, stride: int) -> int:
+    """Cells that one output reads."""
+    return -(-len(taps) // stride)
+
+
+def _cells(taps: Tensor, stride: int, interval: Interval) -> Interval:
+    """The cells that outputs read, those beyond the map too."""
+    return interval[0] // stride + 1 - _reach(taps, stride), (interval[1] - 1) // stride + 1
 
 
 def _matrix(taps: Tensor, stride: int, interval: Interval, size: int, border: str) -> Tensor:
     """The same as a matrix, (outputs, cells): entry (y, i) sums the taps that carry cell i to output y."""
-    reach = -(-len(taps) // stride)
+    reach = _reach(taps, stride)
     outputs = torch.arange(*interval, device=taps.device)[:, None]
     back = torch.arange(reach, device=taps.device)
     weights = F.pad(taps, (0, reach * stride - len(taps)))[outputs % stride + back * stride]
