@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from functools import cache
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fullconv.inference.cropped import CroppedNet
 from fullconv.inference.map_kinds import Source, Staged
 from fullconv.inference.maps import Map, Maps, Reader
 from fullconv.inference.staged import StagedNet
@@ -143,6 +146,24 @@ class TestLettingGo:
                 strips.scores("semantic", (top, top + 50))
             peaks.append(max(seen))
         assert peaks[1] <= 1.3 * peaks[0]  # where chunks of several maps meet differs
+
+    @pytest.mark.parametrize("kind", ["stages", "crops"])
+    def test_a_finished_image_goes_at_once(self, kind: str) -> None:
+        """Not when Python next looks for cycles, which may be many images later."""
+        net = staged("fcn8s-slim", "same").net
+        cut = staged("fcn8s-slim", "same") if kind == "stages" else CroppedNet.plain(net)
+        cut.multiplications((64, 64))  # counting them, once for each size, leaves torch's own cycles
+        gc.collect()
+        gc.disable()
+        try:
+            strips = Strips(cut, (64, 64), reading(noise(1, 3, 64, 64)))
+            strips.labels("semantic", (0, 64))
+            maps = [weakref.ref(each) for each in strips.maps.every]
+            del strips
+            assert len(maps) > 1
+            assert [each() for each in maps] == [None] * len(maps)
+        finally:
+            gc.enable()
 
     def test_what_no_reader_may_still_ask_for(self) -> None:
         source = Source((20, 3), 1, lambda rows, columns: torch.zeros(1, 1, rows[1] - rows[0], 3))

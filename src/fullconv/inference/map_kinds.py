@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Staged(Map):
     def __init__(self, stage: Stage, source: Map, border: Border | None = None, batch: int = 1) -> None:
         super().__init__(size_after(stage.layers, source.size), stage.channels)
         self.stage, self.source, self.border, self.batch = stage, Reader(source), border, batch
-        self.scored: list[Scored] = []
+        self.scored = WeakSet[Scored]()
 
     def row_numbers(self) -> int:
         """As `Map.row_numbers`; within a stage a finer map may be larger than its output."""
@@ -105,7 +106,7 @@ class Scored(Map):
     def __init__(self, source: Staged, classes: int, score: Callable[[Tensor], Tensor]) -> None:
         super().__init__(source.size, classes)
         self.source, self.score = source, score
-        source.scored.append(self)
+        source.scored.add(self)
 
     def ask(self, columns: Interval) -> None:
         self.source.want(columns)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import ceil
 from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Map:
     def __init__(self, size: Size, channels: int) -> None:
         self.size, self.channels, self.step = size, channels, size[0]
         self.columns: Interval | None = None
-        self.readers: list[Reader] = []
+        self.readers = WeakSet[Reader]()  # a cycle would keep all chunks until Python looks for cycles
         self._chunks: dict[int, Tensor] = {}
 
     def want(self, columns: Interval) -> None:
@@ -106,7 +107,7 @@ class Reader:
 
     def __init__(self, source: Map) -> None:
         self.map, self.at = source, -1
-        source.readers.append(self)
+        source.readers.add(self)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """The rows [start, stop)."""
